@@ -1,0 +1,240 @@
+"""The daemon's life: lock, read the records, see what became of them, finish it, answer who waits, then watch.
+
+The order of the start is the crash recovery. Addresses are claimed for every live record before any intent is
+looked at, so none is given twice; what the records say about links and namespaces is compared with the kernel in two
+dumps, not in ten thousand questions; and the pure `plan_restart` says for each record what is to be done.
+
+This module also holds the second of the two supervisors: a background task that fails is logged once, with its
+cause, and started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+
+from reconciler import observe, watch
+from reconciler.config import Change, Config, Problem, changes
+from reconciler.engine import Engine
+from reconciler.ipam import delegate
+from reconciler.ipam.ledger import Ledger
+from reconciler.ipam.pool import PoolSpec
+from reconciler.mailbox import Mailbox
+from reconciler.mesh.static import StaticRoutesAdvertiser
+from reconciler.node.host import Host
+from reconciler.node.wish import HostWish, StaticRoute
+from reconciler.operate.log import Once
+from reconciler.ports import NoIsolation
+from reconciler.recovery import Recovery
+from reconciler.reporter import Reporter
+from reconciler.settings import SETTINGS
+from reconciler.steps import Adapters, Steps
+from reconciler.store import Store
+from reconciler.wiring.kernel import KernelWiring
+from reconciler.wiring.plan import instance_group
+
+log = logging.getLogger("headcni")
+
+THREADS = 4  # for netlink; the kernel takes one writer at a time anyway
+AUDIT_SECONDS = 60.0
+REPORT_SECONDS = 1.0
+STOP_SECONDS = 4.0  # of the five that SIGTERM is given
+LOCK_TRIES = 20  # a plugin that looks at the lock holds it for an instant
+DELEGATE_SECONDS = 25.0
+DEFAULT_MTU = 1280  # what every mesh interface can carry
+
+Reload = Callable[[], Config | list[Problem]]
+
+
+class SystemClock:
+    def wall(self) -> float:
+        return time.time()
+
+    def mono_ns(self) -> int:
+        return time.monotonic_ns()
+
+
+def run(config: Config, reload: Reload) -> int:
+    """0: ended as asked. 1: could not start; the log says why."""
+    store = Store(config.state_dir)
+    store.prepare()
+    if not _lock(store):
+        return 1
+    try:
+        asyncio.run(Daemon(config, store, reload).main())
+    finally:
+        store.unlock()
+    return 0
+
+
+def _lock(store: Store) -> bool:
+    for _ in range(LOCK_TRIES):
+        held = store.lock()
+        if held is None:
+            return True
+        time.sleep(0.02)
+    log.error(
+        "another daemon holds %s/daemon.lock (%s); stop it, or use another --state-dir",
+        store.root,
+        held and held.holder,
+    )
+    return False
+
+
+class Daemon:
+    def __init__(self, config: Config, store: Store, reload: Reload) -> None:
+        self._config = config
+        self._reload = reload
+        self._store = store
+        self._mailbox = Mailbox(store)
+        self._once = Once(log)
+        self._observer = observe.Observer()
+        self._host = Host(config.state_dir)
+        self._wiring = KernelWiring(instance_group(str(config.state_dir)))
+        self._boot_id = _boot_id()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="netlink")
+        self._ledger = Ledger(lambda: time.monotonic(), random.Random(), self._host.foreign_addresses)
+        adapters = Adapters(
+            clock=SystemClock(),
+            ledger=self._ledger,
+            wiring=self._wiring,
+            isolation=NoIsolation(),
+            advertiser=StaticRoutesAdvertiser(self._host.keep_static_routes),
+            delegate=partial(delegate.run, within=DELEGATE_SECONDS),
+            observer=self._observer,
+            threads=self._threads,
+            ensure_pod_cidrs=self._host.ensure_pod_cidrs,
+            warn=self._once.warn,
+        )
+        steps = Steps(adapters, instance_group(str(config.state_dir)), config.mtu or DEFAULT_MTU)
+        self._engine = Engine(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
+        self._recovery = Recovery(self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn)
+        self._reporter = Reporter(
+            config, store, self._engine, self._ledger, self._host, self._once.said, self._boot_id
+        )
+
+    async def main(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        for warning in self._config.warnings:
+            self._once.warn(warning, warning)
+        self._recover()
+        self._prepare_host()
+        await self._reporter.look_at_host()
+        self._reporter.write()
+        background = [
+            asyncio.create_task(self._keep(name, work), name=name)
+            for name, work in (
+                ("watch", self._watch),
+                ("audit", self._audit),
+                ("report", self._reporter.loop),
+            )
+        ]
+        await stop.wait()
+        log.info("stopping: no new intents, what is in progress is finished")
+        for task in background:
+            task.cancel()
+        await self._engine.stop(STOP_SECONDS)
+        self._reporter.stopped()
+        log.info("stopped")
+
+    async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception as fault:  # noqa: BLE001  # one of the two supervisors
+                log.error("fault task=%s cause=%r", name, fault, exc_info=True)
+                self._observer.error("fault")
+            await asyncio.sleep(1.0)
+
+    # --- start
+
+    def _prepare_host(self) -> None:
+        for change in self._host.prepare(self._wish()):
+            log.info("node: %s", change)
+        for problem in self._host.problems():
+            self._once.warn(str(problem), str(problem))
+
+    def _recover(self) -> None:
+        """Everything is in memory and compared before the first intent is served."""
+        began = time.monotonic()
+        self._store.sweep_drafts()
+        self._mailbox.sweep(time.monotonic_ns())
+        records = self._recovery.load()
+        waiting = self._mailbox.collect()
+        self._recovery.compare(waiting)
+        self._engine.submit(waiting)
+        took_ms = (time.monotonic() - began) * 1e3
+        quarantined = self._store.quarantined()
+        log.info(
+            "started records=%d waiting=%d quarantined=%d took_ms=%.0f", records, len(waiting), quarantined, took_ms
+        )
+
+    # --- in the background
+
+    async def _watch(self) -> None:
+        await watch.watch(self._mailbox, self._look)
+
+    def _look(self) -> None:
+        if not self._engine.stopping:
+            self._engine.submit(self._mailbox.collect())
+
+    async def _audit(self) -> None:
+        while True:
+            await asyncio.sleep(AUDIT_SECONDS)
+            self._recovery.compare()
+            self._mailbox.sweep(time.monotonic_ns())
+            self._store.prune_history(time.time(), self._config.history_max_records, self._config.history_max_days)
+
+    # --- configuration
+
+    def _node_pools(self) -> tuple[PoolSpec, ...]:
+        return tuple(PoolSpec(cidr) for cidr in self._config.pod_cidrs)
+
+    def _wish(self) -> HostWish:
+        recorded = {ip_network(each.pool) for record in self._engine.records.values() for each in record.addresses}
+        return HostWish(
+            pod_cidrs=(*self._config.pod_cidrs, *recorded),
+            cluster_cidrs=self._config.cluster_cidrs,
+            masquerade=self._config.masquerade,
+            ipv6=any(cidr.version == 6 for cidr in (*self._config.pod_cidrs, *recorded)),
+            static_routes=tuple(StaticRoute(route.dst, route.via) for route in self._config.static_routes),
+        )
+
+    def _on_reload(self) -> None:
+        """SIGHUP. A configuration that is wrong changes nothing; what needs a restart says so."""
+        fresh = self._reload()
+        if isinstance(fresh, list):
+            for problem in fresh:
+                log.error("configuration not reloaded: %s", problem)
+            return
+        found = changes(self._config, fresh)
+        for change in found:
+            _log_change(change)
+        live = {setting.field: getattr(fresh, setting.field) for setting in SETTINGS if setting.live}
+        self._config = self._reporter.config = replace(self._config, **live)
+        logging.getLogger().setLevel(self._config.log_level.upper())
+        self._prepare_host()
+        if not found:
+            log.info("configuration reloaded: nothing changed")
+
+
+def _log_change(change: Change) -> None:
+    effect = "takes effect at the next start" if change.needs_restart else "in effect"
+    log.info("configuration reloaded: %s: %s -> %s (%s)", change.key, change.old, change.new, effect)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

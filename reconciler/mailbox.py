@@ -1,0 +1,160 @@
+"""The daemon's end of the exchange with plugins: intents come in by rename, answers go out by rename.
+
+The order in `answer` is the protocol (docs/design/core.md): the answer becomes visible, then the intent goes, then
+the bell rings. A daemon killed in between finds, at its next start, an intent whose answer exists, and only unlinks
+it. A plugin that gave up has unlinked its intent itself, and reads no answer that comes later; `sweep` removes such
+leftovers.
+
+Listing the directory is the truth. The doorbell and watchfiles only say when to list.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from reconciler.store import NoSpace, Store, read_bytes
+from statemachine.attachment import Damaged, UnknownVersion
+from statemachine.intent import Intent, IntentName, decode, parse_name
+
+LEFTOVER_NS = 300 * 1_000_000_000  # no plugin waits longer; kubelets give up after two minutes
+# Directory entries are compared with a clock that restarts at boot: one "from the future" is of an earlier boot.
+
+
+class Mailbox:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._root = store.root
+        self._taken: set[str] = set()
+        self._doorbell: int | None = None
+
+    @property
+    def intents(self) -> Path:
+        return self._root / "intents"
+
+    def restore_directories(self) -> None:
+        self._store.prepare()
+
+    # --- coming in
+
+    def hang_doorbell(self) -> int:
+        """A FIFO held open for both ends, so that it never reports a hang-up. Returns what to poll."""
+        path = f"{self._root}/doorbell"
+        try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
+            pass
+        self._doorbell = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return self._doorbell
+
+    def doorbell_in_place(self) -> bool:
+        if self._doorbell is None:
+            return False
+        try:
+            return os.stat(f"{self._root}/doorbell").st_ino == os.fstat(self._doorbell).st_ino
+        except FileNotFoundError:
+            return False
+
+    def take_down_doorbell(self) -> None:
+        if self._doorbell is not None:
+            os.close(self._doorbell)
+            self._doorbell = None
+
+    def silence_doorbell(self) -> None:
+        if self._doorbell is not None:
+            try:
+                while len(os.read(self._doorbell, 4096)) == 4096:
+                    pass
+            except BlockingIOError:
+                pass
+
+    def directory_identity(self) -> int | None:
+        """The inode of `intents/`: watchfiles falls silent for ever when the directory is replaced."""
+        try:
+            return os.stat(f"{self._root}/intents").st_ino
+        except FileNotFoundError:
+            return None
+
+    def collect(self) -> list[Intent]:
+        """Every intent not collected before, oldest first. What is no intent goes to quarantine."""
+        try:
+            listing = os.listdir(f"{self._root}/intents")
+        except FileNotFoundError:
+            self._store.prepare()
+            return []
+        fresh = [name for name in listing if name not in self._taken]
+        if len(self._taken) > len(listing):
+            self._taken.intersection_update(listing)  # plugins that gave up have unlinked theirs
+        collected = [intent for name in sorted(fresh) if (intent := self._read(name)) is not None]
+        self._taken.update(intent.name.file for intent in collected)
+        return collected
+
+    def _read(self, file: str) -> Intent | None:
+        path = f"{self._root}/intents/{file}"
+        name = parse_name(file)
+        try:
+            if name is None:
+                raise Damaged("the file's name is not that of an intent")
+            raw = read_bytes(path)
+            intent = decode(name, raw)
+        except FileNotFoundError:
+            return None  # given up between the listing and the reading
+        except (Damaged, UnknownVersion) as error:
+            self._store.quarantine(path, str(error))
+            return None
+        except OSError as error:
+            self._store.quarantine(path, f"cannot be read: {os.strerror(error.errno or 0)}")
+            return None
+        if self._answered(intent.name):
+            self._store.remove(f"intents/{file}")
+            return None
+        return intent
+
+    def _answered(self, name: IntentName) -> bool:
+        answer = f"{self._root}/results/{name.stem}"
+        return os.path.exists(answer + ".result") or os.path.exists(answer + ".error")
+
+    # --- going out
+
+    def answer(self, intent: Intent, ok: bool, content: bytes) -> NoSpace | None:
+        """NoSpace: the plugin will learn nothing but its deadline. An empty answer needs an inode, no space."""
+        suffix = ".result" if ok else ".error"
+        no_space = self._store.write(f"results/{intent.name.stem}{suffix}", content)
+        self.discard(intent)
+        self._ring(intent)
+        return no_space
+
+    def discard(self, intent: Intent) -> None:
+        self._store.remove(f"intents/{intent.name.file}")
+        self._taken.discard(intent.name.file)
+
+    def _ring(self, intent: Intent) -> None:
+        try:
+            fd = os.open(f"{self._root}/results/{intent.name.stem}.bell", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENXIO):
+                raise
+            return  # the plugin has no bell, or is gone
+        try:
+            os.write(fd, b".")
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+
+    # --- leftovers
+
+    def sweep(self, now_ns: int) -> int:
+        """Answers, bells and drafts nobody waits for any more."""
+        swept = 0
+        for directory in ("results", "tmp"):
+            for file in os.listdir(f"{self._root}/{directory}"):
+                made, dot, _ = file.partition(".")
+                if not dot or not made.isdigit():
+                    continue
+                if not 0 <= now_ns - int(made) <= LEFTOVER_NS:
+                    self._store.remove(f"{directory}/{file}")
+                    swept += 1
+        return swept
+

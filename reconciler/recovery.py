@@ -1,0 +1,99 @@
+"""From files to a running engine, and from time to time again: what do the records say, and what does the kernel?
+
+At the start every record is read and its addresses are claimed before any intent is looked at, so none is given
+twice. Then records and kernel are compared in one pass: one dump of links and one look at each namespace, not ten
+thousand questions; the pure `plan_restart` says what is to be done with each. The audit repeats that pass each minute, for
+the records nobody is working on: a pod whose namespace vanished without a DEL is collected, a link that somebody
+deleted is made again.
+
+An orphan is a link of ours that no record explains; it is deleted, unless a record of that name is in quarantine or of
+a newer version: then a pod may live behind it, so it stays, and its addresses stay taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from ipaddress import ip_interface
+
+from reconciler.engine import Engine
+from reconciler.ipam.ledger import Ledger
+from reconciler.ports import Wiring
+from reconciler.store import Store
+from reconciler.wiring.plan import host_name
+from statemachine.attachment import Attachment, State
+from statemachine.intent import Intent
+from statemachine.replay import World, plan_restart
+
+log = logging.getLogger("headcni")
+
+COOLING_LOOKBACK = 512  # closed records read at the start; more were not released within one cool-down
+
+
+class Recovery:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        ledger: Ledger,
+        wiring: Wiring,
+        boot_id: str,
+        warn: Callable[[str, str], None],
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._ledger = ledger
+        self._wiring = wiring
+        self._boot_id = boot_id
+        self._warn = warn
+
+    def load(self) -> int:
+        for record in self._store.load():
+            self._engine.records[record.key] = record
+            self._claim(record.key, record)
+        for closed in self._store.recently_closed(COOLING_LOOKBACK):
+            if closed.boot_id == self._boot_id and closed.closed_mono is not None:
+                for each in closed.addresses:
+                    self._ledger.cool(ip_interface(each.address).ip, closed.closed_mono)
+        for unreadable in self._store.left_alone:
+            self._warn(unreadable.path, f"{unreadable.path}: {unreadable.reason}")
+        return len(self._engine.records)
+
+    def compare(self, waiting: Iterable[Intent] = ()) -> None:
+        """Links are listed before records are read: whatever is made meanwhile has a record already."""
+        links = self._wiring.links()
+        idle = [record for record in self._engine.records.values() if not self._engine.busy(record.key)]
+        world = World(
+            boot_id=self._boot_id,
+            namespace_alive={record.key: self._engine.namespace_alive(record) for record in idle if record.netns},
+            link_present={record.key: _link_of(record) in links for record in idle},
+            pending_adds=frozenset(i.key for i in waiting if i.verb == "ADD" and not self._engine.expired(i)),
+        )
+        for record in idle:
+            event = plan_restart(record, world)
+            if event is not None:
+                log.info("resumed key=%s state=%s event=%s", record.key, record.state, event)
+                self._engine.post(record.key, event)
+        self._remove_orphans(links)
+
+    def _claim(self, key: str, record: Attachment) -> None:
+        for clash in self._ledger.claim(key, [ip_interface(each.address).ip for each in record.addresses]):
+            self._warn(f"clash {key}", f"{key} and {clash.holder} both hold {clash.address}; delete one of the pods")
+
+    def _remove_orphans(self, links: frozenset[str]) -> None:
+        explained = {_link_of(record) for record in self._engine.records.values()}
+        protected = {host_name(key): key for key in self._store.unreadable_keys()}
+        for link in links - explained:
+            if link not in protected:
+                log.warning("orphan link=%s: no record explains it; deleting it", link)
+                self._engine.unwire_orphan(link)
+                continue
+            addresses = self._wiring.addresses_behind(link)
+            self._ledger.claim(f"unreadable:{protected[link]}", addresses)
+            self._warn(
+                link, f"the record of {protected[link]} cannot be read; its link {link} and its addresses are kept"
+            )
+
+
+def _link_of(record: Attachment) -> str:
+    return "" if record.goal is State.ALLOCATED else host_name(record.key)

@@ -1,0 +1,126 @@
+"""What the daemon says of itself: `status.json` for STATUS, operators and probes, and the HTTP endpoint.
+
+STATUS reads the file and wakes nobody, so the file must be right within a second of a change, and must not be written
+when nothing changed: at rest it is renewed every ten seconds, to show that its writer is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import orjson
+
+from cni import plugin
+from cni.spec import Code
+from reconciler.config import Config
+from reconciler.engine import Engine
+from reconciler.ipam.ledger import Ledger
+from reconciler.node.host import Host
+from reconciler.store import Store
+
+FORMAT = "headcni/status/1"
+LOOK_SECONDS = 0.5
+RENEW_SECONDS = 10.0
+PROBLEMS_SECONDS = 10.0
+
+
+class Reporter:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        engine: Engine,
+        ledger: Ledger,
+        host: Host,
+        warnings: list[str],
+        boot_id: str,
+    ) -> None:
+        self.config = config
+        self._store = store
+        self._engine = engine
+        self._ledger = ledger
+        self._host = host
+        self._warnings = warnings
+        self._boot_id = boot_id
+        self._started = time.time()
+        self._stopping = False
+        self._host_problems: list[dict[str, str]] = []
+        self.beat = time.monotonic()  # the event loop's pulse, for /healthz
+
+    async def loop(self) -> None:
+        written = looked = float("-inf")
+        while True:
+            self.beat = now = time.monotonic()
+            if now - looked >= PROBLEMS_SECONDS:
+                looked = now
+                await self.look_at_host()
+            if self._engine.dirty or now - written >= RENEW_SECONDS:
+                written = now
+                self.write()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look_at_host(self) -> None:
+        problems = await asyncio.to_thread(self._host.problems)
+        found = [{"what": problem.what, "cure": problem.cure} for problem in problems]
+        if found != self._host_problems:
+            self._host_problems = found
+            self._engine.dirty = True
+
+    def write(self) -> None:
+        self._engine.dirty = False
+        self._store.write("status.json", orjson.dumps(self.status(), option=orjson.OPT_INDENT_2))
+
+    def stopped(self) -> None:
+        self._stopping = True
+        self.write()
+
+    def not_ready(self) -> list[dict[str, str]]:
+        reasons = list(self._host_problems)
+        if self._stopping:
+            reasons.append({"what": "the daemon has stopped", "cure": "start it"})
+        reasons += [
+            {
+                "what": f"pool {pool.subnet} is empty: {pool.held} of {pool.size} addresses are held",
+                "cure": "delete pods, or give the node a larger subnet",
+            }
+            for pool in self._ledger.stats()
+            if pool.size and pool.held >= pool.size
+        ]
+        return reasons
+
+    def status(self) -> dict[str, Any]:
+        reasons = self.not_ready()
+        return {
+            "format": FORMAT,
+            "ready": not reasons,
+            "cni_code": int(Code.UNAVAILABLE) if reasons else 0,
+            "cni_msg": reasons[0]["what"] if reasons else "",
+            "cni_details": "; ".join(reason["cure"] for reason in reasons),
+            "version": plugin.VERSION.decode(),
+            "pid": os.getpid(),
+            "boot_id": self._boot_id,
+            "started": self._started,
+            "written": time.time(),
+            "not_ready": reasons,
+            "warnings": self._warnings,
+            "counts": dict(self._engine.states()),
+            "pools": [_pool(pool) for pool in self._ledger.stats()],
+            "quarantined": self._store.quarantined(),
+            "network_policy": "not enforced",
+            "mesh": {
+                "mode": self.config.mesh_mode,
+                "static_routes": [str(route) for route in self.config.static_routes],
+            },
+            "pod_cidrs": [str(cidr) for cidr in self.config.pod_cidrs],
+        }
+
+
+def _pool(pool: Any) -> dict[str, Any]:
+    return {name: value if isinstance(value, int) else str(value) for name, value in _fields(pool)}
+
+
+def _fields(pool: Any) -> list[tuple[str, Any]]:
+    return [(name, getattr(pool, name)) for name in pool.__slots__]

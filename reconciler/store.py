@@ -1,0 +1,220 @@
+"""The daemon's files: records in, records out, and what cannot be read moved aside.
+
+A record is written whole into `tmp/` and renamed; the rename is the commit, and the only one. No fsync: a kill needs
+none, and a power loss voids the namespaces that the records speak of. Closing an attachment writes its last record
+into `history/` and then unlinks it from `attachments/`, so a kill between the two leaves a torn-down record that is
+closed again, under the same name.
+
+A full disk is an outcome, not a fault: `save` and `close` answer with `NoSpace` and the engine decides who may go on
+without the file (a teardown may, an ADD may not).
+
+Nothing here is deleted because it could not be understood: it goes to `quarantine/` with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from statemachine.history import history_name, to_prune
+
+from statemachine.attachment import Attachment, Damaged, UnknownVersion, decode, encode, file_name
+
+DIRECTORIES = ("tmp", "intents", "results", "attachments", "history", "quarantine")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class NoSpace:
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockHeld:
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    path: str
+    reason: str
+
+
+class Store:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._serial = 0
+        self._lock_fd: int | None = None
+        self.left_alone: list[Unreadable] = []  # records of a newer version, seen at the last load
+
+    def prepare(self) -> None:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in DIRECTORIES:
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+
+    def lock(self) -> LockHeld | None:
+        """Held until the process ends, however it ends; plugins look at it to see whether a daemon lives."""
+        fd = os.open(self.root / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+            os.close(fd)
+            return LockHeld(holder or "a plugin that is just looking")
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+        self._lock_fd = fd
+        return None
+
+    def unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def write(self, relative: str, content: bytes) -> NoSpace | None:
+        self._serial += 1
+        draft = f"{self.root}/tmp/daemon.{os.getpid()}.{self._serial}"
+        target = f"{self.root}/{relative}"
+        try:
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(fd, content)
+            finally:
+                os.close(fd)
+            os.rename(draft, target)
+        except FileNotFoundError:
+            self.prepare()  # somebody removed a directory under us
+            return self.write(relative, content)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            _unlink(draft)
+            return NoSpace(target, os.strerror(error.errno))
+        return None
+
+    def remove(self, relative: str) -> None:
+        _unlink(f"{self.root}/{relative}")
+
+    # --- records
+
+    def save(self, record: Attachment) -> NoSpace | None:
+        return self.write("attachments/" + file_name(record.key), encode(record))
+
+    def close(self, record: Attachment) -> NoSpace | None:
+        """The record leaves `attachments/` in any case; with a full disk it leaves no history."""
+        no_space = self.write("history/" + history_name(record), encode(record))
+        self.forget(record.key)
+        return no_space
+
+    def forget(self, key: str) -> None:
+        self.remove("attachments/" + file_name(key))
+
+    def load(self) -> Iterator[Attachment]:
+        self.left_alone = []
+        for file in _listing(self.root / "attachments"):
+            record = self._read_record(file)
+            if record is not None:
+                yield record
+
+    def _read_record(self, file: str) -> Attachment | None:
+        path = f"{self.root}/attachments/{file}"
+        try:
+            record = decode(read_bytes(path))
+        except UnknownVersion as error:
+            self.left_alone.append(Unreadable(path, str(error)))
+            return None
+        except Damaged as error:
+            self.quarantine(path, str(error))
+            return None
+        except OSError as error:
+            self.quarantine(path, f"cannot be read: {os.strerror(error.errno or 0)}")
+            return None
+        if file != file_name(record.key):
+            self.quarantine(path, f"the file's name does not belong to its content, {record.key}")
+            return None
+        return record
+
+    # --- what could not be read
+
+    def quarantine(self, path: str, reason: str) -> None:
+        name = os.path.basename(path)
+        target = f"{self.root}/quarantine/{name}"
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            return
+        self.write(f"quarantine/{name}.reason", (reason + "\n").encode())
+        self.left_alone.append(Unreadable(target, reason))
+
+    def unreadable_keys(self) -> set[str]:
+        """Attachments that exist, perhaps, although their record cannot be read."""
+        quarantined = _listing(self.root / "quarantine")
+        newer = [os.path.basename(each.path) for each in self.left_alone]
+        return {
+            name.removesuffix(".json") for name in (*quarantined, *newer) if name.endswith(".json") and "@" in name
+        }
+
+    def quarantined(self) -> int:
+        return sum(not name.endswith(".reason") for name in _listing(self.root / "quarantine"))
+
+    # --- housekeeping
+
+    def recently_closed(self, count: int) -> Iterator[Attachment]:
+        """The newest of the history, newest first; unreadable ones are of no use and passed over."""
+        for name in reversed(_listing(self.root / "history")[-count:]):
+            try:
+                yield decode(read_bytes(f"{self.root}/history/{name}"))
+            except (Damaged, UnknownVersion, OSError):
+                continue
+
+    def prune_history(self, now: float, max_records: int, max_days: float) -> int:
+        doomed = to_prune(_listing(self.root / "history"), now, max_records, max_days)
+        for name in doomed:
+            _unlink(f"{self.root}/history/{name}")
+        return len(doomed)
+
+    def sweep_drafts(self) -> None:
+        """At start, under the lock: drafts of a daemon are of no use to anybody; a plugin's may be in the making."""
+        for name in _listing(self.root / "tmp"):
+            if name.startswith("daemon."):
+                _unlink(f"{self.root}/tmp/{name}")
+
+
+def read_bytes(path: str) -> bytes:
+    """Half the time of `open().read()`, which matters ten thousand records at a time."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = os.read(fd, 1 << 16)
+        if len(content) < 1 << 16:
+            return content
+        pieces = [content]
+        while piece := os.read(fd, 1 << 20):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
+
+
+def _listing(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

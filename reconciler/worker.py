@@ -1,0 +1,297 @@
+"""Drives one attachment. Everything that happens to it happens here, one thing after another.
+
+A worker is made when something happens to an attachment and ends when nothing is left to do for it. Its inbox holds
+intents and events in the order they came; while it waits for the next try of a failed step it listens to the inbox
+too, so a delete interrupts a retry at once.
+
+The order within `_feed` is the promise of the whole design: decide, write the record, and only then act. When the
+disk is full, a teardown goes on without its file (its intent stays on disk until it is done, so nothing is lost),
+and an ADD is refused and undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cni.spec import Code, Refusal, Verb
+from reconciler.answers import failure, success
+from reconciler.request import Request
+from reconciler.steps import Context, remembered_context
+from statemachine.attachment import Attachment, Namespace, State
+from statemachine.intent import Intent
+from statemachine.machine import (
+    Answer,
+    Close,
+    Delete,
+    Do,
+    Event,
+    Failed,
+    Lost,
+    Resume,
+    RetryAfter,
+    decide,
+    next_step,
+)
+
+if TYPE_CHECKING:
+    from reconciler.engine import Engine
+
+ENDING = (State.TEARING_DOWN, State.TORN_DOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    intent: Intent
+    version: str  # the answer's
+
+
+class Worker:
+    def __init__(self, engine: Engine, key: str) -> None:
+        self._engine = engine
+        self.key = key
+        self.inbox: deque[Intent | Event] = deque()
+        self._arrived = asyncio.Event()
+        self._retry_at: float | None = None  # of the event loop's clock
+        self._waiting: list[Call] = []  # who is to be told when the machine answers
+        self._context: Context | None = None
+        self._unsaved = False
+        self._hurried = False
+        self.resting = False  # nothing to do before the next try
+
+    def post(self, what: Intent | Event) -> None:
+        self.inbox.append(what)
+        self._arrived.set()
+
+    def hurry(self) -> None:
+        """The daemon stops: what is in progress is finished, nothing is waited for."""
+        self.inbox.clear()
+        self._hurried = True
+        self._arrived.set()
+
+    @property
+    def record(self) -> Attachment | None:
+        return self._engine.records.get(self.key)
+
+    async def run(self) -> None:
+        while (job := await self._next()) is not None:
+            if isinstance(job, Intent):
+                await self._serve(job)
+            else:
+                await self._feed(job)
+
+    async def fault(self, error: BaseException) -> None:
+        """A fault of the step in progress is a failure of that step: visible in the record, tried again, bounded."""
+        refusal = Refusal(Code.INTERNAL_FAULT, "fault in the daemon", f"{type(error).__name__}: {error}")
+        record = self.record
+        step = next_step(record) if record else None
+        if step is None:
+            self._answer(refusal)
+        else:
+            await self._feed(Failed(step, 0.0, refusal))
+
+    async def _next(self) -> Intent | Event | None:
+        while not self.inbox:
+            if self._retry_at is None or self._hurried:
+                return None
+            self._arrived.clear()
+            patience = self._retry_at - asyncio.get_running_loop().time()
+            self.resting = True
+            try:
+                await asyncio.wait_for(self._arrived.wait(), max(0.0, patience))
+            except TimeoutError:
+                self._retry_at = None
+                return self._when_patience_ends()
+            finally:
+                self.resting = False
+        return self.inbox.popleft()
+
+    def _when_patience_ends(self) -> Event:
+        """Try again; unless the ADD that wants it has run out of time, and nobody else does."""
+        record = self.record
+        self._waiting = [call for call in self._waiting if not self._engine.expired(call.intent)]
+        if record and not record.answered and record.state not in ENDING and not self._waiting:
+            return Delete("the ADD that made it ran out of time")
+        return Resume()
+
+    # --- intents
+
+    async def _serve(self, intent: Intent) -> None:
+        if self._engine.expired(intent):
+            self._engine.discard(intent)
+            return
+        request = self._engine.understand(intent)
+        if isinstance(request, Refusal):
+            self._tell(Call(intent, "1.0.0"), request)
+        elif intent.verb is Verb.ADD:
+            await self._add(request)
+        elif intent.verb is Verb.DEL:
+            await self._delete(request)
+        else:
+            await self._check(request)
+
+    async def _add(self, request: Request) -> None:
+        netns = self._engine.namespace_of(request)
+        if isinstance(netns, Refusal):
+            self._tell(_call(request), netns)
+            return
+        record = self.record
+        if record is not None and (record.state in ENDING or not _same_place(record, netns)):
+            if record.state not in ENDING and self._engine.namespace_alive(record):
+                self._tell(_call(request), _exists(record))
+                return
+            await self._feed(Delete("the container is added anew"))
+            if self.record is not None:
+                self._tell(_call(request), self._still_going())
+                return
+        self._context = Context(request.conf, request.intent.env)
+        self._waiting.append(_call(request))
+        record = self.record
+        if record is None:
+            self._engine.records[self.key] = self._engine.new_record(request, netns)
+            await self._feed(Resume())
+        elif record.answered:
+            await self._add_again(record)
+        else:
+            await self._feed(Resume())
+
+    async def _add_again(self, record: Attachment) -> None:
+        """The same answer as before, and true: what the record says is put back first where it is missing."""
+        differences = await self._engine.steps.inspect(record)
+        if not differences:
+            self._answer(None)
+            return
+        await self._feed(Lost("; ".join(differences)))
+        current = self.record
+        if current is not None and current.problem is not None:
+            self._answer(Refusal(current.problem.code, current.problem.msg, current.problem.details))
+
+    async def _delete(self, request: Request) -> None:
+        if request.conf is not None and request.intent.config:
+            self._context = Context(request.conf, request.intent.env)
+        if self.record is None:
+            await self._engine.delete_unknown(request)
+            self._tell(_call(request), None)
+            return
+        self._waiting.append(_call(request))
+        await self._feed(Delete("DEL"))
+
+    async def _check(self, request: Request) -> None:
+        record = self.record
+        if record is None:
+            refusal: Refusal | None = Refusal(
+                Code.ATTACHMENT_DIFFERS, f"{self.key} is not attached", "no record of it; the pod must be recreated"
+            )
+        elif not record.answered or record.state in ENDING:
+            refusal = self._still_going()
+        else:
+            refusal = await self._engine.check(request, record)
+        self._tell(_call(request), refusal)
+
+    def _still_going(self) -> Refusal:
+        record = self.record
+        why = record.problem.msg if record and record.problem else "it takes a moment"
+        state = record.state.value if record else "gone"
+        return Refusal(Code.TRY_AGAIN_LATER, f"{self.key} is {state}", why)
+
+    # --- the machine
+
+    async def _feed(self, event: Event | None) -> None:
+        self._retry_at = None
+        while event is not None:
+            record = self.record
+            if record is None:
+                return  # closed meanwhile
+            decision = decide(record, event, self._engine.clock.wall())
+            if decision.record is not record:
+                refusal = self._keep(decision.record, told=record.answered)
+                if refusal is not None:
+                    self._answer(refusal)
+                    event = Delete(refusal.msg)
+                    continue
+            event = None
+            for effect in decision.effects:
+                match effect:
+                    case Answer(refusal):
+                        self._answer(refusal)
+                    case RetryAfter(seconds):
+                        self._retry_at = asyncio.get_running_loop().time() + seconds
+                        self._engine.note_retry(decision.record)
+                    case Close():
+                        self._close(decision.record)
+                    case Do(step):
+                        event = await self._engine.steps.perform(
+                            step, decision.record, self._context_for(decision.record)
+                        )
+
+    def _keep(self, record: Attachment, told: bool) -> Refusal | None:
+        """Into memory and onto disk. A refusal: it could not be written, and its ADD was not answered yet."""
+        no_space = self._engine.store.save(record)
+        self._engine.records[self.key] = record
+        self._engine.changed()
+        self._unsaved = no_space is not None
+        if no_space is None:
+            return None
+        self._engine.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
+        if told or record.state in ENDING:
+            return None
+        return Refusal(Code.IO_FAILURE, f"the record could not be written: {no_space.reason}", no_space.path)
+
+    def _close(self, record: Attachment) -> None:
+        no_space = self._engine.store.close(record)
+        if no_space is not None:
+            self._engine.warn("no space for history", f"{record.key} leaves no history: {no_space.reason}")
+        self._engine.records.pop(self.key, None)
+        self._engine.closed(record)
+        self._unsaved = False
+        self._answer(None)
+        self._context = None
+
+    def _context_for(self, record: Attachment) -> Context:
+        if self._context is None:
+            self._context = remembered_context(record)
+        return self._context
+
+    # --- answers
+
+    def _answer(self, refusal: Refusal | None) -> None:
+        """Held back while the record of a teardown is not on disk: the intent is then all that remembers it."""
+        record = self.record
+        if refusal is None and self._unsaved and record is not None and record.state in ENDING:
+            return
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            self._tell(call, refusal)
+
+    def _tell(self, call: Call, refusal: Refusal | None) -> None:
+        intent, version = call.intent, call.version
+        record = self.record
+        if intent.verb is Verb.ADD and refusal is None and (record is None or record.state in ENDING):
+            refusal = Refusal(Code.TRY_AGAIN_LATER, f"{self.key} was deleted while it was being added", "add it anew")
+        if refusal is not None:
+            self._engine.reply(intent, False, failure(refusal, version), refusal)
+        elif intent.verb is Verb.ADD and record is not None:
+            self._engine.reply(intent, True, success(record, version), None)
+        else:
+            self._engine.reply(intent, True, b"", None)
+
+
+def _call(request: Request) -> Call:
+    return Call(request.intent, request.conf.cni_version)
+
+
+def _exists(record: Attachment) -> Refusal:
+    where = record.netns.path if record.netns else "another namespace"
+    return Refusal(
+        Code.ATTACHMENT_EXISTS,
+        f"CNI_NETNS: {record.key} is attached already, in {where}",
+        "delete that attachment first",
+    )
+
+
+def _same_place(record: Attachment, netns: Namespace | None) -> bool:
+    if record.netns is None or netns is None:
+        return record.netns is netns
+    return (record.netns.dev, record.netns.ino) == (netns.dev, netns.ino)
