@@ -31,7 +31,7 @@ from reconciler.ipam.pool import PoolSpec
 from reconciler.mailbox import Mailbox
 from reconciler.mesh.static import StaticRoutesAdvertiser
 from reconciler.node.host import Host
-from reconciler.node.wish import HostWish, StaticRoute
+from reconciler.node.wish import HostWish
 from reconciler.operate.log import Once
 from reconciler.ports import NoIsolation
 from reconciler.recovery import Recovery
@@ -210,7 +210,7 @@ class Daemon:
             cluster_cidrs=self._config.cluster_cidrs,
             masquerade=self._config.masquerade,
             ipv6=any(cidr.version == 6 for cidr in (*self._config.pod_cidrs, *recorded)),
-            static_routes=tuple(StaticRoute(route.dst, route.via) for route in self._config.static_routes),
+            static_routes=self._config.static_routes,
         )
 
     def _on_reload(self) -> None:

@@ -59,7 +59,7 @@ class Setting:
     @property
     def form(self) -> str:
         """What stands for the value in a help text."""
-        forms = {networks: "CIDR", routes: "DST=VIA", path: "DIR"}
+        forms: dict[Parse, str] = {networks: "CIDR", routes: "DST=VIA", path: "DIR"}
         return forms.get(self.parse) or self.key.rpartition(".")[2].upper()
 
 

@@ -158,7 +158,7 @@ def decode(raw: bytes) -> Attachment:
         raise Damaged(f"checksum {crc} does not match the content")
     try:
         return _from_dict(body)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(f"field missing or malformed: {error!r}") from None
 
 
@@ -166,7 +166,7 @@ def check_format(found: object, known: str) -> None:
     name, _, version = known.rpartition("/")
     if found == known:
         return
-    if isinstance(found, str) and found.startswith(name + "/") and found[len(name) + 1 :].isdigit():
+    if isinstance(found, str) and found.startswith(name + "/") and found[len(name) + 1 :].isdecimal():
         if int(found[len(name) + 1 :]) > int(version):
             raise UnknownVersion(f"format {found}, this program knows up to {known}")
     raise Damaged(f"format is {found!r}, expected {known!r}")

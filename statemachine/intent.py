@@ -70,7 +70,7 @@ def parse_name(file: str) -> IntentName | None:
     when, _, key = stem.partition("-")
     container, at, ifname = key.partition("@")
     made = when.partition(".")[0]
-    if extension != "json" or not at or not made.isdigit() or verb not in Verb.__members__:
+    if extension != "json" or not at or not made.isdecimal() or verb not in Verb.__members__:
         return None
     return IntentName(stem, int(made), container, ifname, Verb(verb))
 

@@ -73,8 +73,11 @@ class Ledger:
 
     def cool(self, address: Address, released_at: float) -> None:
         """A record closed lately held this address until `released_at` (of the monotonic clock)."""
-        if address not in self._owners:
-            self._rest(address, max(min(released_at, self._now()), self._released.get(address, LONG_AGO)))
+        if address in self._owners:
+            return
+        for stock in self._stocks.values():
+            stock.hold(address)
+        self._rest(address, max(min(released_at, self._now()), self._released.get(address, LONG_AGO)))
 
     def allocate(self, owner: str, specs: Sequence[PoolSpec], asked: Sequence[Address] = ()) -> Allocation | Refusal:
         """`asked`: give exactly these, of the pools they belong to; the other pools choose."""

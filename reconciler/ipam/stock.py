@@ -100,15 +100,11 @@ class Stock:
         self._aside.pop(rank, None)
 
     def release(self, address: Address, at: float) -> None:
-        """What was held cools from `at`; what cools already, cools from the later of the two."""
+        """What was held cools from `at`."""
         rank = self._usable.rank(address)
-        if rank is None or (rank in self._cooling and at <= self._cooling[rank]):
-            return
-        if self._order.is_free(rank):
-            self._order.remove(rank)
-        self._aside.pop(rank, None)
-        self._cooling[rank] = at
-        heappush(self._thaw, (at, rank))
+        if rank is not None:
+            self._cooling[rank] = at
+            heappush(self._thaw, (at, rank))
 
     def thaw(self, now: float) -> None:
         """What has cooled is free again."""

@@ -1,0 +1,84 @@
+"""What one node needs once, whatever number of pods: forwarding, masquerade, the ways to other nodes.
+
+Each part is made so, can be asked what is not so, and can be undone; the parts know nothing of each other, so a node
+without nftables still has its routes. Nothing here raises because the node is in a bad state: what could not be done
+is a `Problem`, in words, for readiness and the operator, and the caller tries again.
+
+These are blocking calls of a few milliseconds, except `foreign_addresses`; call them from a worker thread. One at a
+time: a lock sees to it. Undoing needs no wish and no memory, so that `uninstall` works without the daemon.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from reconciler.ipam.pool import Network
+from reconciler.node import foreign
+from reconciler.node.routes import StaticRoutes
+from reconciler.node.sysctl import Sysctls
+from reconciler.node.table import Nft, Table, run_nft
+from reconciler.node.wish import HostWish, Problem
+
+
+class Host:
+    def __init__(
+        self, state_dir: Path, *, proc_sys: Path = Path("/proc/sys"), table: str = "headcni", nft: Nft = run_nft
+    ) -> None:
+        self._sysctls = Sysctls(state_dir, proc_sys)
+        self._table = Table(table, nft)
+        self._routes = StaticRoutes()
+        self._wish = HostWish(pod_cidrs=())
+        self._pods: set[Network] = set()
+        self._foreign = foreign.ForeignAddresses()
+        self._foreign_at = float("-inf")
+        self._turn = threading.Lock()
+
+    def prepare(self, wish: HostWish) -> tuple[str, ...]:
+        """Makes it so; what was changed, in words. What could not be is in `problems()`."""
+        with self._turn:
+            self._wish = wish
+            self._pods |= set(wish.pod_cidrs)
+            return self._sysctls.prepare(wish.ipv6) + self._write_table() + self._routes.write(wish.static_routes)
+
+    def problems(self) -> tuple[Problem, ...]:
+        with self._turn:
+            return (
+                self._sysctls.problems(self._wish.ipv6)
+                + self._table.problems()
+                + self._routes.problems(self._wish.static_routes)
+            )
+
+    def ensure_pod_cidrs(self, cidrs: Iterable[Network]) -> tuple[str, ...]:
+        """A pool that a network configuration brought; free of cost once it is known."""
+        new = set(cidrs) - self._pods
+        if not new:
+            return ()
+        with self._turn:
+            self._pods |= new
+            return self._write_table()
+
+    def keep_static_routes(self) -> tuple[Problem, ...]:
+        """Puts back those that are missing; what is still not as wished, and nothing where all is."""
+        with self._turn:
+            self._routes.write(self._wish.static_routes)
+            return self._routes.problems(self._wish.static_routes)
+
+    def foreign_addresses(self, max_age: float = 1.0) -> foreign.ForeignAddresses:
+        """Under a millisecond, and once a second in a burst of ADDs: others do not wait for our answer anyway."""
+        now = time.monotonic()
+        if now - self._foreign_at >= max_age:
+            found, self._foreign_at = foreign.read(self._pods), now
+            if found != self._foreign:  # the same object while nothing changed: whoever compares, compares it fast
+                self._foreign = found
+        return self._foreign
+
+    def restore(self) -> tuple[str, ...]:
+        """Uninstall: the node as it was before us, but for what others changed since."""
+        with self._turn:
+            return self._routes.write(()) + self._table.delete() + self._sysctls.restore()
+
+    def _write_table(self) -> tuple[str, ...]:
+        return self._table.write(self._pods, self._wish.cluster_cidrs, self._wish.masquerade)

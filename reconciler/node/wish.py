@@ -1,0 +1,38 @@
+"""What a node is to hold, and what is wrong with it, as plain values.
+
+Two marks tell what is ours among everything a kernel holds: links are named `hc…`, routes carry protocol 72. (The
+third, the nftables table, is told by a chain inside it: see `table.py`.) Whatever lacks its mark is somebody else's
+and is read, never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.ipam.pool import Network
+from reconciler.settings import StaticRoute
+
+LINK_PREFIX = "hc"
+ROUTE_PROTOCOL = 72
+
+
+@dataclass(frozen=True, slots=True)
+class HostWish:
+    """`pod_cidrs` are all pools that pods of this node have addresses of, so also those of live records."""
+
+    pod_cidrs: tuple[Network, ...]
+    cluster_cidrs: tuple[Network, ...] = ()  # no masquerade towards these
+    masquerade: bool = True
+    ipv6: bool = False
+    static_routes: tuple[StaticRoute, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as wished, now; seen by readiness, and gone from the list as soon as it is cured."""
+
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.cure}"

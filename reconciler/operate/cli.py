@@ -1,0 +1,136 @@
+"""The operator's command, `headcni`: parses the arguments and imports what the verb needs, and no more.
+
+Whatever only reads works from the files alone, with the daemon up or down, takes no lock and never writes. Exit
+codes: 0 done, 1 it could not be done (standard error says why, and the cure), 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconciler.operate.output import FORMATS
+from reconciler.settings import BY_KEY, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    from cni.spec import Refusal
+
+STATE_DIR = BY_KEY["stateDir"]
+QUERY = "pod (name or namespace/name), container id or its beginning, or IP address"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        outcome = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `headcni history | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(outcome, int):
+        return outcome
+    print(f"headcni: {outcome.msg}\n{outcome.details}", file=sys.stderr)
+    return 1
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="headcni", description="Look at, and run, HeadCNI on this node.")
+    _common(parser, FORMATS, None, "table")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(
+        name: str, run: Callable[[Namespace], Any], help: str, formats: tuple[str, ...] = FORMATS
+    ) -> ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help)
+        _common(sub, formats, SUPPRESS, SUPPRESS)  # so that they may follow the verb, too
+        sub.set_defaults(run=run)
+        return sub
+
+    verb("status", _reading("overview", "status"), "is this node ready, and if not, why (exit code 1)")
+    verb("pods", _reading("pods", "pods"), "every attachment: address, state, what hinders it")
+    show = verb("show", _reading("pods", "show"), "everything about one, with each transition")
+    show.add_argument("query", metavar="POD|CONTAINER|IP", help=QUERY)
+    history = verb("history", _reading("pods", "history"), "who held which address, from when to when")
+    history.add_argument("query", nargs="?", metavar="POD|CONTAINER|IP", help=QUERY)
+    history.add_argument("--at", metavar="TIME", help="who held it then: 03:12, or 2026-11-21T03:12")
+    replay = verb(
+        "replay", _reading("rehearse", "replay"), "what a daemon would do that starts on a copied directory"
+    )
+    replay.add_argument("state_dir", metavar="DIR", help="the copy of a state directory")
+    replay.add_argument(
+        "--boot-id",
+        choices=("same", "other"),
+        default="same",
+        help="whether the node has not, or has, rebooted since",
+    )
+    meaning = "the states of an attachment, and what leads from one to another"
+    verb("states", _plain("states", "states"), meaning, (*FORMATS, "mermaid", "dot"))
+    config = verb("config", _plain("configure", "config"), "the value of every setting, and where it comes from")
+    _settings_flags(config)
+    check = config.add_subparsers(metavar="").add_parser("check", help="is FILE a valid configuration")
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_plain("configure", "check"))
+    daemon = verb("daemon", _plain("configure", "daemon"), "run the daemon in the foreground")
+    _settings_flags(daemon)
+    return parser
+
+
+def _common(parser: ArgumentParser, formats: tuple[str, ...], state_dir: str | None, output: str) -> None:
+    where = f"default: ${STATE_DIR.env}, or {STATE_DIR.default}"
+    parser.add_argument("--state-dir", metavar="DIR", default=state_dir, help=where)
+    shapes = " | ".join(formats)
+    parser.add_argument("-o", "--output", choices=formats, default=output, metavar="FORMAT", help=shapes)
+
+
+def _settings_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="YAML; default: $HEADCNI_CONFIG, or none")
+    for setting in SETTINGS:
+        if setting.flag and setting is not STATE_DIR:
+            parser.add_argument(
+                setting.flag, dest=setting.field, help=setting.help.replace("%", "%%"), **_kind(setting)
+            )
+
+
+def _kind(setting: Setting) -> dict[str, Any]:
+    if setting.switch:
+        return {"action": argparse.BooleanOptionalAction, "default": None}
+    return {"metavar": setting.form, "action": "append" if setting.repeatable else "store"}
+
+
+# --- verbs, imported when they are run
+
+
+def _reading(module: str, function: str) -> Callable[[Namespace], int | Refusal]:
+    def run(args: Namespace) -> int | Refusal:
+        from cni.spec import Refusal
+        from reconciler.operate.statedir import open_state
+
+        root = args.state_dir or os.environ.get(STATE_DIR.env) or STATE_DIR.default
+        state = open_state(Path(root))
+        if isinstance(state, Refusal):
+            return state
+        outcome: int | Refusal = _verb(module, function)(args, state, time.time())
+        return outcome
+
+    return run
+
+
+def _plain(module: str, function: str) -> Callable[[Namespace], int | Refusal]:
+    return lambda args: _verb(module, function)(args)
+
+
+def _verb(module: str, function: str) -> Callable[..., Any]:
+    from importlib import import_module
+
+    found: Callable[..., Any] = getattr(import_module(f"reconciler.operate.{module}"), function)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

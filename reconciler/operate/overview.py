@@ -1,0 +1,107 @@
+"""`headcni status`: is this node able to serve, and if not, why and what to do.
+
+The attachments are counted from their own files, which are true with the daemon down as well. Pools, mesh and
+readiness are what the daemon last wrote, and marked so when it no longer lives. Exit code 1 means not ready.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from reconciler.operate.output import age, emit, fields, instant_and_age, table
+from reconciler.operate.pods import print_unreadable
+from reconciler.operate.statedir import Found, StateDir
+from reconciler.operate.status import Status
+from statemachine.attachment import State
+
+POOL_COLUMNS = ("subnet", "size", "held", "cooling", "reserved", "free")
+
+
+def status(args: Namespace, state: StateDir, now: float) -> int:
+    lives, said, live = state.daemon_lives(), state.status(), state.live()
+    waiting, quarantine = len(state.intents()), state.quarantine()
+    ready = lives and said is not None and said.ready
+    if args.output in ("json", "yaml"):
+        emit(
+            {
+                "daemon_lives": lives,
+                "ready": ready,
+                "status": asdict(said) if said else None,
+                "counts": _counts(live),
+                "intents": waiting,
+                "quarantine": [asdict(each) for each in quarantine],
+                "unreadable": [asdict(each) for each in state.unreadable],
+            },
+            args.output,
+        )
+        return 0 if ready else 1
+    pairs = [
+        ("daemon", _daemon(lives, said, now)),
+        ("ready", _readiness(lives, said)),
+        ("state", str(state.root)),
+        ("pods", _pods(live)),
+        ("intents", f"{waiting} waiting" if waiting else ""),
+        *_said(said),
+        ("quarantine", "\n".join(f"{each.file}: {each.why}" for each in quarantine)),
+    ]
+    print(fields([(name, value) for name, value in pairs if value]))
+    if said and said.pools:
+        print("\n" + _pools(said.pools, args.output == "wide"))
+    print_unreadable(state, args.output == "wide")
+    return 0 if ready else 1
+
+
+def _daemon(lives: bool, said: Status | None, now: float) -> str:
+    if lives and said:
+        return f"runs, version {said.version}, pid {said.pid}, for {age(said.started, now)}"
+    if lives:
+        return "runs, but has not written its status yet"
+    last = f"; the last one wrote {instant_and_age(said.written, now)}" if said else ""
+    return f"none runs on this node{last}"
+
+
+def _readiness(lives: bool, said: Status | None) -> str:
+    if not lives:
+        return "no: ADD waits for a daemon; pods that run keep their network; start the daemon"
+    if said is None:
+        return "no: the daemon is starting"
+    if said.ready:
+        return "yes"
+    reasons = [f"{': '.join(filter(None, (each.what, each.why)))}; {each.cure}" for each in said.not_ready]
+    return "no\n" + "\n".join(reasons or [said.cni_msg])
+
+
+def _said(said: Status | None) -> list[tuple[str, str]]:
+    if said is None:
+        return []
+    routes = said.mesh.get("static_routes") or []
+    static = f", {len(routes)} static route{'s'[: len(routes) != 1]}" if routes else ""
+    return [
+        ("pod CIDRs", " ".join(said.pod_cidrs)),
+        ("mesh", f"{said.mesh.get('mode', 'none')}{static}"),
+        ("policy", said.network_policy),
+        ("warnings", "\n".join(said.warnings)),
+    ]
+
+
+def _counts(live: Sequence[Found]) -> dict[str, int]:
+    counts = Counter(each.record.state for each in live)
+    return {state.value: counts[state] for state in State if counts[state]}
+
+
+def _pods(live: Sequence[Found]) -> str:
+    by_state = ", ".join(f"{count} {state}" for state, count in _counts(live).items())
+    stuck = [each.record for each in live if each.record.problem]
+    text = f"{len(live)} ({by_state})" if live else "0"
+    return text + (f"; {len(stuck)} with a problem, see `headcni pods`" if stuck else "")
+
+
+def _pools(pools: Sequence[Any], wide: bool) -> str:
+    more = [key for key in pools[0] if key not in POOL_COLUMNS] if wide else []
+    columns = [*POOL_COLUMNS, *more]
+    rows = [[str(pool.get(column, "")) for column in columns] for pool in pools]
+    return table([column.upper().replace("_", " ") for column in columns], rows, wide)

@@ -1,0 +1,70 @@
+"""`status.json`: what the daemon says of itself, for the plugin's STATUS and for `headcni status`.
+
+The daemon writes it by rename whenever it changes. The plugin looks only for the three keys that begin with `cni_`,
+on the first level and without parsing; their names are part of the format. Who reads this file asks the lock whether
+its writer still lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import orjson
+
+from statemachine.attachment import Damaged, check_format
+
+FORMAT = "headcni/status/1"
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    what: str
+    cure: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    ready: bool
+    cni_code: int  # 0, or 50 or 51 of the specification
+    cni_msg: str
+    cni_details: str
+    version: str
+    pid: int
+    boot_id: str
+    started: float
+    written: float
+    not_ready: tuple[NotReady, ...] = ()
+    warnings: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)  # attachments by state
+    pools: tuple[Mapping[str, Any], ...] = ()
+    quarantined: int = 0
+    network_policy: str = "not enforced"
+    mesh: Mapping[str, Any] = field(default_factory=lambda: {"mode": "none", "static_routes": []})
+    pod_cidrs: tuple[str, ...] = ()
+
+
+def encode_status(status: Status) -> bytes:
+    body = {"format": FORMAT, **asdict(status)}
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def decode_status(raw: bytes) -> Status:
+    """Keys it does not know are passed over: a newer daemon may say more in the same version."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Damaged(f"not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise Damaged("not a JSON object")
+    check_format(body.get("format"), FORMAT)
+    known = {each.name: body[each.name] for each in fields(Status) if each.name in body}
+    try:
+        for name in ("warnings", "pools", "pod_cidrs"):
+            known[name] = tuple(known.get(name, ()))
+        known["not_ready"] = tuple([NotReady(**each) for each in known.get("not_ready", ())])
+        return Status(**known)
+    except TypeError as error:
+        raise Damaged(f"field missing or malformed: {error}") from None

@@ -1,0 +1,294 @@
+"""The daemon's configuration: who wins, what is refused, and how that is said."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from reconciler.config import Change, Config, Problem, changes, load
+from reconciler.settings import SETTINGS, StaticRoute
+
+OWN, BASE, ROUTES = "network.podCIDR.nodeLocal", "network.podCIDR.base", "network.staticRoutes"
+
+
+def loaded(flags=None, environ=None, file=None) -> Config:
+    config = load(flags or {}, environ or {}, file)
+    assert isinstance(config, Config), config
+    return config
+
+
+def refused(flags=None, environ=None, file=None) -> list[Problem]:
+    problems = load(flags or {}, environ or {}, file)
+    assert isinstance(problems, list)
+    return problems
+
+
+@pytest.fixture
+def yaml(tmp_path):
+    def write(text: str) -> Path:
+        file = tmp_path / "headcni.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def test_the_table_and_the_configuration_name_the_same_fields():
+    assert [s.field for s in SETTINGS] == [f.name for f in fields(Config) if f.name not in ("origins", "warnings")]
+
+
+def test_keys_flags_and_variables_are_unique():
+    for names in ([s.key for s in SETTINGS], [s.flag for s in SETTINGS if s.flag], [s.env for s in SETTINGS]):
+        assert len(set(names)) == len(names)
+
+
+def test_defaults_are_valid_and_say_so():
+    config = loaded()
+    assert config.state_dir == Path("/var/lib/headcni")
+    assert config.cluster_cidrs == (ip_network("10.244.0.0/16"),)
+    assert (config.node_prefix, config.mtu, config.metrics_port, config.log_level) == (24, 0, 8080, "info")
+    assert (config.mesh_mode, config.kube_mode, config.masquerade) == ("none", "off", True)
+    assert set(config.origins.values()) == {"default"}
+    assert config.warnings == ()
+
+
+# --- who wins
+
+
+def test_flag_over_environment_over_file_over_default(yaml):
+    file = yaml("logLevel: debug")
+    env = {"HEADCNI_LOG_LEVEL": "warning"}
+    assert loaded({"logLevel": "error"}, env, file).log_level == "error"
+    assert loaded({}, env, file).log_level == "warning"
+    assert loaded({}, {}, file).log_level == "debug"
+    assert loaded({}, {}, None).log_level == "info"
+
+
+def test_every_origin_is_named(yaml):
+    file = yaml("metrics: {path: /m}")
+    origins = loaded({"network.mtu": "1400"}, {"HEADCNI_MESH": "none"}, file).origins
+    assert origins["network.mtu"] == "flag --mtu"
+    assert origins["mesh.mode"] == "environment HEADCNI_MESH"
+    assert origins["metrics.path"] == f"file {file}"
+    assert origins["stateDir"] == "default"
+
+
+def test_the_file_wins_over_node_pod_cidr_and_that_is_said(yaml):
+    file = yaml("network: {podCIDR: {nodeLocal: [10.244.3.0/24]}}")
+    config = loaded({}, {"NODE_POD_CIDR": "10.244.9.0/24"}, file)
+    assert config.pod_cidrs == (ip_network("10.244.3.0/24"),)
+    (warning,) = config.warnings
+    assert "NODE_POD_CIDR=10.244.9.0/24 is not used" in warning
+    assert loaded({"network.podCIDR.nodeLocal": ["10.244.4.0/24"]}, {}, file).pod_cidrs[
+        0
+    ].network_address == ip_address("10.244.4.0")
+
+
+def test_the_same_in_both_is_no_warning(yaml):
+    file = yaml("network: {podCIDR: {nodeLocal: 10.244.3.0/24}}")
+    assert loaded({}, {"NODE_POD_CIDR": "10.244.3.0/24"}, file).warnings == ()
+
+
+def test_empty_variables_and_keys_without_value_count_as_not_given(yaml):
+    config = loaded({}, {"HEADCNI_MESH": "", "NODE_POD_CIDR": ""}, yaml("logLevel:\nnetwork:\n  mtu:\n"))
+    assert set(config.origins.values()) == {"default"}
+
+
+def test_an_empty_file_is_valid(yaml):
+    assert loaded({}, {}, yaml("")) == loaded()
+
+
+def test_yaml_is_imported_only_for_a_file(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    loaded()
+
+
+# --- how values may be written
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["10.244.1.0/24", "fd00:1::/64"],
+        ["10.244.1.0/24,fd00:1::/64"],
+        "10.244.1.0/24, fd00:1::/64",
+        "10.244.1.0/24,fd00:1::/64,",
+    ],
+)
+def test_lists_of_cidrs(given):
+    flags = {"network.podCIDR.nodeLocal": given, "network.podCIDR.base": "10.244.0.0/16,fd00::/16"}
+    assert loaded(flags).pod_cidrs == (ip_network("10.244.1.0/24"), ip_network("fd00:1::/64"))
+
+
+def test_static_routes_from_flags_and_from_the_file(yaml):
+    v4, v6 = "{dst: 10.244.2.0/24, via: 192.0.2.2}", "{dst: 'fd00:2::/64', via: '2001:db8::2'}"
+    file = yaml(f"network:\n  staticRoutes:\n  - {v4}\n  - {v6}\n")
+    expected = (
+        StaticRoute(ip_network("10.244.2.0/24"), ip_address("192.0.2.2")),
+        StaticRoute(ip_network("fd00:2::/64"), ip_address("2001:db8::2")),
+    )
+    assert loaded({}, {}, file).static_routes == expected
+    flag = ["10.244.2.0/24=192.0.2.2", "fd00:2::/64 = 2001:db8::2"]
+    assert loaded({"network.staticRoutes": flag}).static_routes == expected
+
+
+@pytest.mark.parametrize("text", ["kube: {mode: off}", "kube: {mode: 'off'}", "kube: {mode: OFF}"])
+def test_a_bare_off_is_not_lost_to_yaml(yaml, text):
+    assert loaded({}, {}, yaml(text)).kube_mode == "off"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("no", False), ("0", False), ("YES", True)])
+def test_booleans_from_the_environment(text, expected):
+    assert loaded({}, {"HEADCNI_MASQUERADE": text}).masquerade is expected
+
+
+@pytest.mark.parametrize("given", ["/26", "26", 26])
+def test_the_share_of_a_node(given):
+    assert loaded({"network.podCIDR.perNode": given}).node_prefix == 26
+
+
+# --- what is refused, and how
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what", "cure"),
+    [
+        ("stateDir", "var/lib", "not an absolute path", "begins with /"),
+        ("network.podCIDR.base", "10.244.0.0", "'10.244.0.0' is not a CIDR", "like 10.244.1.0/24"),
+        ("network.podCIDR.base", "10.300.0.0/16", "is not a CIDR", "like"),
+        ("network.podCIDR.base", "10.244.0.1/16", "bits set beyond", "write 10.244.0.0/16"),
+        ("network.podCIDR.base", "10.1.0.0/16,10.2.0.0/16", "one address family twice", "at most one IPv4"),
+        ("network.podCIDR.base", [7], "7 is not a CIDR", "like"),
+        ("network.podCIDR.perNode", "/33", "not a prefix length", "/8 to /30"),
+        ("network.masquerade", "perhaps", "neither true nor false", "true or false"),
+        ("network.staticRoutes", "10.1.0.0/16", "is not a route", "dst and via"),
+        ("network.staticRoutes", [{"dst": "10.1.0.0/16"}], "is not a route", "dst and via"),
+        ("network.staticRoutes", "10.1.0.1/16=192.0.2.1", "host bits", "dst and via"),
+        ("network.staticRoutes", "10.1.0.0/16=fe80::1", "mixes IPv4 and IPv6", "family of dst"),
+        ("network.staticRoutes", "10.1.0.0/16=192.0.2.1,10.1.0.0/16=192.0.2.2", "two routes", "keep one"),
+        ("network.mtu", "575", "out of range", "0 or 576 to 65535"),
+        ("network.mtu", "-1", "out of range", "whole number"),
+        ("network.mtu", True, "out of range", "whole number"),
+        ("mesh.mode", "tailscale", "not in this version", "write none"),
+        ("mesh.mode", "flannel", "unknown", "one of none"),
+        ("kube.mode", "auto", "not in this version", "write off"),
+        ("metrics.address", "localhost", "not an IP address", "127.0.0.1"),
+        ("metrics.port", "65536", "out of range", "0 to 65535"),
+        ("metrics.port", 80.5, "out of range", "whole number"),
+        ("metrics.path", "metrics", "not the path", "begins with /"),
+        ("metrics.path", "/a b", "not the path", "begins with /"),
+        ("logLevel", "loud", "unknown", "info, debug, warning, error"),
+        ("history.maxRecords", "0", "out of range", "100 to"),
+        ("history.maxDays", "0", "out of range", "1 to"),
+    ],
+)
+def test_each_wrong_value_is_told_with_its_cure(key, value, what, cure):
+    (problem,) = refused({key: value})
+    assert problem.key == key
+    assert what in problem.what
+    assert cure in problem.cure
+    assert str(problem).startswith(f"{key} = ")
+
+
+def test_all_problems_are_told_at_once_each_with_its_origin(yaml):
+    file = yaml("network: {mtu: 12, podCDIR: {base: 10.0.0.0/8}}\nlogLevel: loud\n")
+    problems = refused({"metrics.port": "http"}, {"HEADCNI_MESH": "flannel"}, file)
+    assert {(p.key, p.origin) for p in problems} == {
+        ("metrics.port", "flag --metrics-port"),
+        ("mesh.mode", "environment HEADCNI_MESH"),
+        ("network.mtu", f"file {file}"),
+        ("logLevel", f"file {file}"),
+        ("network.podCDIR.base", f"file {file}"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("network: {podCDIR: {base: x}}", "network.podCDIR.base", "network.podCIDR.base"),
+        ("metrics: {prot: 1}", "metrics.prot", "metrics.port"),
+        ("loglevel: info", "loglevel", "logLevel"),
+        ("serviceCIDR: 10.96.0.0/16", "serviceCIDR", "network.serviceCIDR"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_nearest(yaml, text, key, near):
+    (problem,) = refused({}, {}, yaml(text))
+    assert (problem.key, problem.cure) == (key, f"did you mean {near}?")
+
+
+def test_a_key_like_no_other_is_refused_as_well(yaml):
+    (problem,) = refused({}, {}, yaml("zzz: 1"))
+    assert "headcni config" in problem.cure
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a", "holds a list"),
+        ("\t", "is not YAML"),
+        ("!!python/name:os.system", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration(yaml, text, what):
+    (problem,) = refused({}, {}, yaml(text))
+    assert what in problem.what
+    assert "\n" not in str(problem)
+
+
+def test_a_file_that_is_missing_and_one_that_is_a_directory(tmp_path):
+    (missing,) = refused({}, {}, tmp_path / "none.yaml")
+    assert "No such file" in missing.what
+    (directory,) = refused({}, {}, tmp_path)
+    assert "subPath" in directory.cure
+
+
+# --- between settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "what"),
+    [
+        ({OWN: "10.96.4.0/24", BASE: "10.0.0.0/12"}, OWN, "overlaps network.serviceCIDR 10.96.0.0/16"),
+        ({BASE: "10.0.0.0/8"}, BASE, "overlaps network.serviceCIDR 10.96.0.0/16"),
+        ({"network.podCIDR.perNode": "/12"}, "network.podCIDR.perNode", "wider than"),
+        ({OWN: "10.244.1.0/24", ROUTES: "10.244.1.0/25=192.0.2.2"}, ROUTES, "this node's"),
+        ({BASE: "10.244.0.0/16,fd00::/48", "network.mtu": "1279"}, "network.mtu", "too small for IPv6"),
+    ],
+)
+def test_values_that_contradict_each_other(flags, key, what):
+    problems = refused(flags)
+    assert [(p.key, what in p.what) for p in problems if p.key == key] == [(key, True)]
+
+
+def test_a_wider_route_may_cover_this_node():
+    loaded({"network.podCIDR.nodeLocal": "10.244.1.0/24", "network.staticRoutes": "10.244.0.0/16=192.0.2.2"})
+
+
+def test_a_wrong_value_causes_no_second_complaint():
+    assert len(refused({"network.podCIDR.base": "10.0.0.0/8x", "network.podCIDR.perNode": "/12"})) == 1
+
+
+def test_a_pod_cidr_outside_the_cluster_is_a_warning():
+    (warning,) = loaded({"network.podCIDR.nodeLocal": "10.9.1.0/24"}).warnings
+    assert "10.9.1.0/24 is outside network.podCIDR.base 10.244.0.0/16" in warning
+
+
+# --- SIGHUP
+
+
+def test_nothing_changed():
+    assert changes(loaded(), loaded({}, {"HEADCNI_MTU": "0"})) == []
+
+
+def test_what_changed_and_whether_a_restart_is_needed():
+    old, new = loaded(), loaded({"logLevel": "debug", "metrics.port": "9090", "network.masquerade": False})
+    assert changes(old, new) == [
+        Change("network.masquerade", "true", "false", needs_restart=False),
+        Change("metrics.port", "8080", "9090", needs_restart=True),
+        Change("logLevel", "info", "debug", needs_restart=False),
+    ]

@@ -1,0 +1,45 @@
+"""What docs/ prints from the code is what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cni.spec import REMEDIES, Code
+from reconciler.operate.docs import pages
+from reconciler.operate.states import mermaid
+from reconciler.settings import SETTINGS
+from statemachine import attachment, intent
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_printed_page_is_up_to_date(name):
+    assert (DOCS / name).read_text() == pages()[name], "run: python -m reconciler.operate.docs"
+
+
+def test_the_diagram_is_the_output_of_the_command(capsys):
+    from reconciler.operate.cli import main
+
+    main(["states", "-o", "mermaid"])
+    assert capsys.readouterr().out.strip() == mermaid()
+    assert mermaid() in pages()["states.md"]
+
+
+def test_every_code_has_a_cure():
+    assert set(REMEDIES) == set(Code)
+    assert all(what and cure for what, cure in REMEDIES.values())
+
+
+def test_every_setting_is_described_with_its_reason():
+    assert all(len(setting.help) > 20 and setting.help.endswith(".") for setting in SETTINGS)
+
+
+def test_formats_names_every_format_and_every_field_of_a_record():
+    text = (DOCS / "formats.md").read_text()
+    formats = (attachment.FORMAT, intent.FORMAT, "headcni/status/1", "headcni/host/1")
+    fields = [name for name in attachment.Attachment.__dataclass_fields__ if f"`{name}`" not in text]
+    assert [name for name in formats if name not in text] == []
+    assert fields == []
