@@ -1,81 +1,103 @@
-"""What wiring one pod costs, and which step costs it: `python -m benchmarks.wiring [PODS]` as root.
+"""What wiring one pod costs, and which step costs it: `python -m benchmarks.wiring [PODS]`.
 
-Works in a network namespace of its own, with one fresh namespace per pod, and leaves nothing behind. "kernel" is the time inside
-the system call that carries the requests; what remains is ours: encoding, decoding, and the interpreter.
+Works in a lab node, with a fresh namespace for each pod, and leaves nothing behind. "kernel" is the time inside the
+system call that carries the requests; what remains is ours: encoding, decoding, the interpreter.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
 import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from typing import Any
 
+from fixtures.lab import Lab, Netns, Node
 from reconciler.wiring import netlink
 from reconciler.wiring.kernel import KernelWiring
 from reconciler.wiring.plan import LinkPlan, PodAddress, Route, host_name, instance_group, macs
-from statemachine.attachment import Namespace
 
-CLONE_NEWNET = 0x40000000
 GROUP = instance_group("benchmark")
-STEPS = ("kernel: create the pair, find its indexes", "kernel: the pod's end", "kernel: the node's end")
+SENDS = ("kernel: create the pair, look at it", "kernel: the pod's end", "kernel: the node's end")
+UNWIRED_ALONE = 20
 
 
 class TimedSocket(socket.socket):
-    sends: list[float] = []  # noqa: RUF012  # shared on purpose: the benchmark reads it
+    """Remembers how long each send took: that is where the kernel works."""
 
-    def send(self, data, flags=0):
+    sends: list[float] = []  # noqa: RUF012  # one list for all of them
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
         began = time.perf_counter()
-        try:
-            return super().send(data, flags)
-        finally:
-            TimedSocket.sends.append(time.perf_counter() - began)
+        sent = super().send(data, flags)
+        self.sends.append(time.perf_counter() - began)
+        return sent
 
 
 def main() -> None:
     pods = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    unshare()
     netlink.socket.socket = TimedSocket
+    for dual in (False, True):
+        with Lab(1) as lab, lab.nodes[0].entered():
+            print(f"{pods} pods, {'IPv4 and IPv6' if dual else 'IPv4'}")
+            measure(lab.nodes[0], [plan(number, dual) for number in range(pods)])
+
+
+def measure(node: Node, plans: list[LinkPlan]) -> None:
     wiring = KernelWiring(GROUP)
-    for families in ("IPv4", "IPv4 and IPv6"):
-        namespaces = [new_namespace() for _ in range(pods)]
-        time.sleep(1)  # namespaces finish their birth in the background
-        plans = [plan(number, dual=families != "IPv4") for number in range(pods)]
-        print(f"{pods} pods, {families}")
-        measure_wire(wiring, plans, [Namespace(f"/proc/self/fd/{fd}", *identity(fd)) for fd in namespaces])
-        measure("inspect", [timed(wiring.inspect, each, identify(fd)) for each, fd in zip(plans, namespaces, strict=True)])
-        measure("links", [timed(wiring.links) for _ in range(10)])
-        names = [each.host_name for each in plans]
-        measure("unwire one", [timed(wiring.unwire, [name]) for name in names[:20]])
-        measure(f"unwire {pods - 20} in one", [timed(wiring.unwire, names[20:])])
-        for descriptor in namespaces:
-            os.close(descriptor)
+    names = [each.host_name for each in plans]
+    places: list[Netns] = [node.new_pod_netns() for _ in plans]
+    time.sleep(1)  # namespaces finish their birth in the background
+    namespaces = [wiring.identity(each.path) for each in places]
+    pairs = list(zip(plans, namespaces, strict=True))
+    wire(wiring, pairs)
+    report("inspect", [timed(wiring.inspect, *pair) for pair in pairs])
+    report("list our links", [timed(wiring.links) for _ in range(10)])
+    report("unwire one", [timed(wiring.unwire, [name]) for name in names[:UNWIRED_ALONE]])
+    report(f"unwire {len(names) - UNWIRED_ALONE} in one", [timed(wiring.unwire, names[UNWIRED_ALONE:])])
 
 
-def measure_wire(wiring: KernelWiring, plans: list[LinkPlan], namespaces: list[Namespace]) -> None:
+def wire(wiring: KernelWiring, pairs: list[tuple[Any, Any]]) -> None:
     totals, shares = [], defaultdict(list)
-    for each, namespace in zip(plans, namespaces, strict=True):
+    for pair in pairs:
         TimedSocket.sends.clear()
-        totals.append(timed(wiring.wire, each, namespace))
-        for step, seconds in zip(STEPS, TimedSocket.sends, strict=True):
+        totals.append(timed(wiring.wire, *pair))
+        for step, seconds in zip(SENDS, TimedSocket.sends, strict=True):
             shares[step].append(seconds)
         shares["ours, and entering the namespace"].append(totals[-1] - sum(TimedSocket.sends))
-    measure("wire", totals)
+    report("wire", totals)
     for step, seconds in shares.items():
-        measure("  " + step, seconds)
+        report("  " + step, seconds)
 
 
-def timed(call, *arguments) -> float:
+def timed(call: Callable[..., object], *arguments: object) -> float:
     began = time.perf_counter()
     call(*arguments)
     return time.perf_counter() - began
 
 
-def measure(what: str, seconds: list[float]) -> None:
+def report(what: str, seconds: list[float]) -> None:
     ordered = sorted(seconds)
-    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    print(f"  {what:<44} p50 {statistics.median(ordered) * 1e3:7.3f} ms   p99 {p99 * 1e3:7.3f} ms")
+    p99 = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+    print(f"  {what:<40} p50 {statistics.median(ordered) * 1e3:7.3f} ms   p99 {p99 * 1e3:7.3f} ms")
+
+
+def plan(number: int, dual: bool) -> LinkPlan:
+    key = f"benchmark-{number}@eth0"
+    gateways = [ip_address("10.244.0.1"), *([ip_address("fd00:244::1")] if dual else [])]
+    return LinkPlan(
+        host_name(key),
+        "eth0",
+        *macs(key),
+        mtu=1280,
+        group=GROUP,
+        addresses=tuple(PodAddress(gateway + 1 + number, gateway) for gateway in gateways),
+        routes=tuple(Route(ip_network(("0.0.0.0/0", "::/0")[gateway.version == 6]), gateway) for gateway in gateways),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -64,7 +64,7 @@ class Change:
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Config | list[Problem]:
     """`flags` holds, by key, what was given on the command line."""
-    in_file, problems = read_file(file) if file else ({}, [])
+    in_file, problems = _read_file(file) if file else ({}, [])
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     warnings: list[str] = []
@@ -120,7 +120,7 @@ def _overruled(setting: Setting, given: list[tuple[Any, str]]) -> list[str]:
     ]
 
 
-def read_file(file: Path) -> tuple[dict[str, Any], list[Problem]]:
+def _read_file(file: Path) -> tuple[dict[str, Any], list[Problem]]:
     """The file's values by dotted key."""
     import yaml  # only where a file is given: it costs a start ten milliseconds
 

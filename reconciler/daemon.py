@@ -21,7 +21,9 @@ from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cni.spec import Refusal
 from reconciler import observe, watch
 from reconciler.config import Change, Config, Problem, changes
 from reconciler.engine import Engine
@@ -51,6 +53,9 @@ STOP_SECONDS = 4.0  # of the five that SIGTERM is given
 LOCK_TRIES = 20  # a plugin that looks at the lock holds it for an instant
 DELEGATE_SECONDS = 25.0
 DEFAULT_MTU = 1280  # what every mesh interface can carry
+
+if TYPE_CHECKING:
+    from reconciler.operate.http import Server
 
 Reload = Callable[[], Config | list[Problem]]
 
@@ -118,6 +123,7 @@ class Daemon:
         steps = Steps(adapters, instance_group(str(config.state_dir)), config.mtu or DEFAULT_MTU)
         self._engine = Engine(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
         self._recovery = Recovery(self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn)
+        self._endpoint: Server | None = None
         self._reporter = Reporter(
             config, store, self._engine, self._ledger, self._host, self._once.said, self._boot_id
         )
@@ -142,13 +148,33 @@ class Daemon:
                 ("report", self._reporter.loop),
             )
         ]
+        await asyncio.to_thread(self._open_endpoint)
         await stop.wait()
         log.info("stopping: no new intents, what is in progress is finished")
         for task in background:
             task.cancel()
         await self._engine.stop(STOP_SECONDS)
         self._reporter.stopped()
+        if self._endpoint is not None:
+            self._endpoint.stop()
         log.info("stopped")
+
+    def _open_endpoint(self) -> None:
+        """After the first intents were served: what it imports takes longer than they do."""
+        config, reporter = self._config, self._reporter
+        if not config.metrics_port:
+            return
+        from reconciler.operate import http, metrics
+
+        numbers = metrics.Metrics(self._observer, lambda: reporter.latest)
+        served = http.pages(
+            config.metrics_path, numbers.render, reporter.beat_age, lambda: reporter.latest["not_ready"]
+        )
+        opened = http.start(config.metrics_address, config.metrics_port, served)
+        if isinstance(opened, Refusal):
+            self._once.warn("metrics", str(opened))  # pods matter more than their numbers
+        else:
+            self._endpoint = opened
 
     async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -157,4 +157,3 @@ class Mailbox:
                     self._store.remove(f"{directory}/{file}")
                     swept += 1
         return swept
-

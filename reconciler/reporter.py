@@ -18,6 +18,7 @@ from cni.spec import Code
 from reconciler.config import Config
 from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
+from reconciler.ipam.stock import PoolStats
 from reconciler.node.host import Host
 from reconciler.store import Store
 
@@ -48,12 +49,13 @@ class Reporter:
         self._started = time.time()
         self._stopping = False
         self._host_problems: list[dict[str, str]] = []
-        self.beat = time.monotonic()  # the event loop's pulse, for /healthz
+        self._beat = time.monotonic()
+        self.latest: dict[str, Any] = {}  # what was last written; finished, so that other threads may read it
 
     async def loop(self) -> None:
         written = looked = float("-inf")
         while True:
-            self.beat = now = time.monotonic()
+            self._beat = now = time.monotonic()
             if now - looked >= PROBLEMS_SECONDS:
                 looked = now
                 await self.look_at_host()
@@ -61,6 +63,10 @@ class Reporter:
                 written = now
                 self.write()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def beat_age(self) -> float:
+        """Seconds since the event loop last came by: its pulse, for /healthz."""
+        return time.monotonic() - self._beat
 
     async def look_at_host(self) -> None:
         problems = await asyncio.to_thread(self._host.problems)
@@ -71,7 +77,10 @@ class Reporter:
 
     def write(self) -> None:
         self._engine.dirty = False
-        self._store.write("status.json", orjson.dumps(self.status(), option=orjson.OPT_INDENT_2))
+        self.latest = self.status()
+        no_space = self._store.write("status.json", orjson.dumps(self.latest, option=orjson.OPT_INDENT_2))
+        if no_space is not None:
+            self._engine.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
 
     def stopped(self) -> None:
         self._stopping = True
@@ -118,9 +127,11 @@ class Reporter:
         }
 
 
-def _pool(pool: Any) -> dict[str, Any]:
-    return {name: value if isinstance(value, int) else str(value) for name, value in _fields(pool)}
+def _pool(pool: PoolStats) -> dict[str, Any]:
+    return {name: _plain(getattr(pool, name)) for name in PoolStats.__slots__}
 
 
-def _fields(pool: Any) -> list[tuple[str, Any]]:
-    return [(name, getattr(pool, name)) for name in pool.__slots__]
+def _plain(value: object) -> Any:
+    if isinstance(value, tuple):
+        return [str(each) for each in value]
+    return value if isinstance(value, int) else str(value)

@@ -31,7 +31,7 @@ class Host:
         self._table = Table(table, nft)
         self._routes = StaticRoutes()
         self._wish = HostWish(pod_cidrs=())
-        self._pods: set[Network] = set()
+        self._pods: frozenset[Network] = frozenset()  # replaced, never changed: another thread may be reading it
         self._foreign = foreign.ForeignAddresses()
         self._foreign_at = float("-inf")
         self._turn = threading.Lock()
@@ -40,8 +40,12 @@ class Host:
         """Makes it so; what was changed, in words. What could not be is in `problems()`."""
         with self._turn:
             self._wish = wish
-            self._pods |= set(wish.pod_cidrs)
+            self._pods |= frozenset(wish.pod_cidrs)
             return self._sysctls.prepare(wish.ipv6) + self._write_table() + self._routes.write(wish.static_routes)
+
+    def repair(self) -> tuple[str, ...]:
+        """The same again, for when there are problems; what was changed."""
+        return self.prepare(self._wish)
 
     def problems(self) -> tuple[Problem, ...]:
         with self._turn:

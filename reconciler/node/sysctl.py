@@ -17,6 +17,7 @@ its packets come in by, and the route to another node's pods leads to where thei
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -205,6 +206,5 @@ class Sysctls:
         aside = self._file.parent / "quarantine"
         aside.mkdir(mode=0o700, exist_ok=True)
         self._file.rename(aside / self._file.name)
-        (aside / "host.json.reason").write_text(
-            "not a record of headcni/host: the originals of sysctls are unknown\n"
-        )
+        with contextlib.suppress(OSError):  # a full disk
+            (aside / "host.json.reason").write_text("this is no record of HeadCNI's: originals of sysctls unknown\n")

@@ -89,7 +89,7 @@ class Table:
         elif owner is Owner.SOMEBODY:
             self._refusal = Problem(
                 f"nftables has a table inet {self._name} that is not ours",
-                "remove it, or give ours another name (nft_table)",
+                "rename or remove it: this name is HeadCNI's",
             )
         if self._refusal:
             return ()

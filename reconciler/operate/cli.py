@@ -78,6 +78,8 @@ def build_parser() -> ArgumentParser:
     check.set_defaults(run=_plain("configure", "check"))
     daemon = verb("daemon", _plain("configure", "daemon"), "run the daemon in the foreground")
     _settings_flags(daemon)
+    uninstall = verb("uninstall", _uninstall, "put the node back as it was before HeadCNI; the daemon must be stopped")
+    uninstall.add_argument("--purge", action="store_true", help="cut off the pods that are left, forget the history")
     return parser
 
 
@@ -111,14 +113,22 @@ def _reading(module: str, function: str) -> Callable[[Namespace], int | Refusal]
         from cni.spec import Refusal
         from reconciler.operate.statedir import open_state
 
-        root = args.state_dir or os.environ.get(STATE_DIR.env) or STATE_DIR.default
-        state = open_state(Path(root))
+        state = open_state(_root(args))
         if isinstance(state, Refusal):
             return state
         outcome: int | Refusal = _verb(module, function)(args, state, time.time())
         return outcome
 
     return run
+
+
+def _uninstall(args: Namespace) -> int | Refusal:
+    outcome: int | Refusal = _verb("uninstall", "uninstall")(args, _root(args))
+    return outcome
+
+
+def _root(args: Namespace) -> Path:
+    return Path(args.state_dir or os.environ.get(STATE_DIR.env) or STATE_DIR.default)
 
 
 def _plain(module: str, function: str) -> Callable[[Namespace], int | Refusal]:

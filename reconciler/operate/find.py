@@ -31,10 +31,6 @@ def is_address(query: str) -> bool:
     return True
 
 
-def prefer_live(found: Sequence[Found]) -> list[Found]:
-    return [each for each in found if each.closed is None] or list(found)
-
-
 def containers(found: Sequence[Found]) -> set[str]:
     return {each.record.container for each in found}
 

@@ -18,7 +18,6 @@ from reconciler.operate.find import (
     is_address,
     matches,
     parse_time,
-    prefer_live,
 )
 from reconciler.operate.output import age, emit, fields, instant, instant_and_age, milliseconds, table
 from reconciler.operate.statedir import Found, StateDir
@@ -36,7 +35,9 @@ def pods(args: Namespace, state: StateDir, now: float) -> int:
 
 
 def show(args: Namespace, state: StateDir, now: float) -> int | Refusal:
-    found = prefer_live([each for each in state.all() if matches(each.record, args.query)])
+    found = [each for each in state.live() if matches(each.record, args.query)]
+    if not found:
+        found = [each for each in state.closed() if matches(each.record, args.query)]
     if not found:
         cure = "`headcni pods` lists those that live, `headcni history` those that are gone"
         return Refusal(Code.UNKNOWN_CONTAINER, f"no attachment matches {args.query!r}", cure)
@@ -106,20 +107,16 @@ def _pod_row(record: Attachment, now: float, wide: bool) -> list[str]:
 
 
 def _history_table(found: Sequence[Found], now: float, wide: bool = False) -> str:
-    rows = []
-    for each in found:
-        record = each.record
-        start, end = held(each) or (record.created, each.closed)
-        container = record.container if wide else record.container[:12]
-        until = instant(end) if wide and end else ""
-        row = [addresses(record, wide), str(record.pod), instant(start), until, age(start, end or now), container]
-        rows.append([*row, ended_by(record) if end else f"{record.state.value} now"])
-    titles = ["ADDRESS", "POD", "SINCE", "UNTIL", "FOR", "CONTAINER", "ENDED BY"]
-    if not wide:
-        titles.pop(3)
-        for row in rows:
-            row.pop(3)
-    return table(titles, rows, wide, cut=("POD", "ENDED BY"))
+    titles = ["ADDRESS", "POD", "SINCE", "FOR", "CONTAINER", "ENDED BY"]
+    return table(titles, [_history_row(each, now, wide) for each in found], wide, cut=("POD", "ENDED BY"))
+
+
+def _history_row(found: Found, now: float, wide: bool) -> list[str]:
+    record = found.record
+    start, end = held(found) or (record.created, found.closed)
+    container = record.container if wide else record.container[:12]
+    outcome = ended_by(record) if end else f"{record.state.value} now"
+    return [addresses(record, wide), str(record.pod), instant(start), age(start, end or now), container, outcome]
 
 
 def _problem(problem: Problem, now: float) -> str:

@@ -94,9 +94,7 @@ class KernelWiring:
             bodies = host.dump(requests.get_links())
             return frozenset(replies.names_in(bodies, (self._group, self._doomed)))
 
-    def _make_pair(
-        self, here: End, there: End, host: Netlink, pod: Netlink, descriptor: int
-    ) -> Pair | Refusal:
+    def _make_pair(self, here: End, there: End, host: Netlink, pod: Netlink, descriptor: int) -> Pair | Refusal:
         answer = host.ask([requests.make_pair(here, there, descriptor), requests.get_link(here.name)])
         link = replies.link(answer.replies[1]) if answer.replies else None
         if not answer.failures:

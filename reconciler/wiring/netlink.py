@@ -80,7 +80,7 @@ class Netlink:
                 answered = answered or at == last
 
     def dump(self, request: Request) -> list[bytes]:
-        """A listing that changes interrupted is asked for again, but not for ever: what was there throughout is in it."""
+        """Again, where changes interrupted it, but not for ever: whatever was there throughout is in it."""
         for _ in range(_TRIES):
             bodies, consistent = self._dump_once(request)
             if consistent:

@@ -21,7 +21,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 
 from reconciler.ipam.pool import Address, Network
 from statemachine.attachment import Address as RecordedAddress
@@ -141,7 +141,9 @@ def _routes(record: Attachment, gateways: dict[int, Address]) -> tuple[Route, ..
 
 
 def _on_link(address: Address) -> Route:
-    return Route(ip_network(address), priority=_IPV6_PRIORITY if address.version == 6 else 0)
+    if address.version == 4:
+        return Route(IPv4Network((int(address), 32)))
+    return Route(IPv6Network((int(address), 128)), priority=_IPV6_PRIORITY)
 
 
 def _once(addresses: Iterable[Address]) -> tuple[Address, ...]:

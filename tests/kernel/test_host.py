@@ -143,7 +143,7 @@ def test_rules_that_somebody_removed_are_a_problem_and_are_written_again(node, h
     host.prepare(wish())
     node.run("nft", harm)
     assert "not as we wrote them" in host.problems()[0].what
-    host.prepare(wish())
+    assert host.repair()
     assert host.problems() == ()
 
 

@@ -1,7 +1,8 @@
 """A box: a machine of its own, as far as namespaces can give one, for the programs of a test.
 
 Network, mounts, processes, control groups, host name: all are its own, and all end with its first process, which
-ends when the test's end of a pipe closes. So nothing is left behind however a test ends, and nobody hunts for processes.
+ends when the test's end of a pipe closes. So nothing is left behind however a test ends, and nobody hunts
+for processes.
 """
 
 from __future__ import annotations
@@ -108,10 +109,10 @@ class Program:
     """A process that runs in a box."""
 
     def __init__(self, box: Box, popen: subprocess.Popen[bytes], pid: str) -> None:
-        self._box, self._popen, self._pid = box, popen, pid
+        self._box, self._popen, self.pid = box, popen, pid
 
     def signal(self, name: str) -> None:
-        self._box.run("sh", "-c", f"kill -{name} {self._pid}")
+        self._box.run("sh", "-c", f"kill -{name} {self.pid}")
 
     def wait(self, timeout: float = 20) -> int:
         return self._popen.wait(timeout)

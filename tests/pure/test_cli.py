@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +60,12 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def _noon(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    __import__("time").tzset()
-    monkeypatch.setattr("reconciler.operate.cli.time", types.SimpleNamespace(time=lambda: BORN + 7200))
+    with monkeypatch.context() as zone:
+        zone.setenv("TZ", "UTC")
+        time.tzset()
+        monkeypatch.setattr("reconciler.operate.cli.time", types.SimpleNamespace(time=lambda: BORN + 7200))
+        yield
+    time.tzset()
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from samples import BORN, in_state, requested
 
 from cni.spec import Code, Refusal
-from statemachine.attachment import State
+from statemachine.attachment import State, decode, encode
 from statemachine.machine import (
     BACKOFF,
     NEXT_STEP,
@@ -252,3 +254,40 @@ def test_jitter_is_drawn_from_the_key_so_that_decisions_stay_pure():
 def test_a_very_high_attempt_neither_overflows_nor_exceeds_the_cap():
     for backoff in BACKOFF.values():
         assert backoff.delay(10**6, "key") <= 1.2 * backoff.cap
+
+
+# --- any sequence of events, with a kill and a restart after any of them
+
+EVENTS = st.lists(st.sampled_from(["done", "failed", "hopeless", "delete", "lost", "kill"]), max_size=40)
+
+
+def event_for(record, what):
+    step = next_step(record)
+    if what == "delete":
+        return Delete("DEL")
+    if what == "lost":
+        return Lost("gone") if record.state in (State.WIRED, State.ADVERTISED) else None
+    if step is None:
+        return None
+    if what == "done":
+        return Done(step, 1.0, {})
+    return Failed(step, 1.0, TRANSIENT if what == "failed" else Refusal(Code.UNKNOWN_CONTAINER, "never"))
+
+
+@given(EVENTS, st.sampled_from([State.ALLOCATED, State.ADVERTISED]))
+def test_no_sequence_of_events_leaves_the_table_or_breaks_a_promise(sequence, goal):
+    record = requested(goal=goal)
+    for what in sequence:
+        before = record
+        if what == "kill":
+            record = decode(encode(record))
+            assert record == before
+        elif event := event_for(record, what):
+            record = decide(record, event, BORN).record
+        assert record.answered or not before.answered
+        assert record.answered or record.state not in (State.WIRED, State.ADVERTISED)
+        assert before.state not in ENDING or record.state in ENDING
+        assert (record.problem is None) or record.problem.step == next_step(record).value
+    while (step := next_step(record)) is not None:  # nothing is ever stuck for good
+        record = decide(record, Done(step, 1.0, {}), BORN).record
+    assert record.state in (goal, State.TORN_DOWN)

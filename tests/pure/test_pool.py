@@ -202,6 +202,10 @@ def test_dense_pack_gives_the_lowest():
         order.put(number)
     order.remove(1)
     assert [order.take() for _ in range(4)] == [3, 5, 6, 7]
+    order.put(1)
+    order.remove(1)
+    order.put(1)
+    assert [order.take(), order.take()] == [1, 8]
 
 
 def test_random_is_uniform_over_what_is_free():
@@ -212,6 +216,17 @@ def test_random_is_uniform_over_what_is_free():
         seen[number] += 1
         order.put(number)
     assert all(900 < count < 1100 for count in seen.values())
+
+
+def test_random_stores_at_most_two_entries_for_each_number_taken():
+    rng = random.Random(1)
+    order, held = Shuffled(1000, [], rng), []
+    for _ in range(20_000):
+        if not held or (order.free and rng.random() < 0.5):
+            held.append(order.take())
+        else:
+            order.put(held.pop(rng.randrange(len(held))))
+        assert len(order._at) <= 2 * len(held)
 
 
 @given(st.sampled_from(Strategy), st.sets(st.integers(0, 11)), st.lists(st.integers(-1, 11)), st.integers())

@@ -1,0 +1,81 @@
+"""Ours: a real daemon process on a node of the box, and the plugin as `make install` writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.box import Node
+from benchmarks.contender import Contender, contender
+from deploy import plugin_file
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+POD_CIDR = "10.244.0.0/16"
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Daemon:
+    state: Path
+    process: subprocess.Popen[bytes]
+    contender: Contender
+
+    def quiet(self) -> None:
+        """Until no attachment is being torn down: what a DEL leaves to do is not charged to the next contender."""
+        _until(lambda: not os.listdir(self.state / "attachments"), f"attachments are left in {self.state}")
+
+    def settled(self) -> None:
+        """Until every attachment has reached its goal."""
+
+        def all_advertised() -> bool:
+            records = (self.state / "attachments").iterdir()
+            return all(b'"state": "advertised"' in record.read_bytes() for record in records)
+
+        _until(all_advertised, f"attachments in {self.state} are not advertised")
+
+    def ready(self) -> None:
+        _until((self.state / "status.json").exists, f"no status.json in {self.state}")
+
+
+def build_plugin(work: Path) -> Path:
+    binary = work / "bin" / "headcni"
+    binary.parent.mkdir(exist_ok=True)
+    plugin_file.install(plugin_file.build(plugin_file.choose(), plugin_file.PLUGIN.read_bytes()), binary)
+    return binary
+
+
+@contextmanager
+def daemon(node: Node, state: Path, work: Path) -> Iterator[Daemon]:
+    node.enter()
+    state.mkdir(mode=0o700, exist_ok=True)
+    ours = contender("headcni", work / "bin" / "headcni", node, work, {"type": "headcni", "state_dir": str(state)})
+    with (work / f"{state.name}.log").open("wb") as log:
+        flags = f"--state-dir {state} --pod-cidr {POD_CIDR} --mesh none --kube off --metrics-port 0"
+        command = [sys.executable, "-m", "reconciler.operate.cli", "daemon", *flags.split()]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log)
+    try:
+        yield Daemon(state, process, ours)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _until(reached: object, complaint: str) -> None:
+    assert callable(reached)
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{complaint} after {PATIENCE:.0f} s")
+        time.sleep(0.002)

@@ -1,0 +1,125 @@
+"""A kubelet and a containerd, old and new, call the plugin for real pods, while the daemon is killed under them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from box import Box, eventually
+from headcni import PORTMAP, HeadCni, conflist, kernel_state
+from kubenode import KubeNode
+
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]
+
+CONTAINERDS = {"containerd-1.6": "1.0.0", "containerd-2": "1.1.0"}
+"""And the newest CNI version that its libcni speaks: with 1.1.0 it asks STATUS every few seconds."""
+TWENTY = [f"pod{i}" for i in range(20)]
+
+
+@dataclass(frozen=True)
+class Node:
+    kube: KubeNode
+    headcni: HeadCni
+    empty: str  # the kernel's state before the first pod
+
+    def await_empty(self) -> None:
+        eventually(lambda: not self.kube.sandboxes(), "the sandboxes to go", 60, self.kube.tail)
+        self.headcni.await_nothing_left()
+        assert kernel_state(self.kube.box) == self.empty
+
+
+@pytest.fixture(scope="module", params=CONTAINERDS)
+def running(request: pytest.FixtureRequest, installed: Path) -> Iterator[Node]:
+    with Box() as box:
+        headcni, kube = HeadCni(box, installed), KubeNode(box, request.param)
+        headcni.configure(conflist(CONTAINERDS[request.param], PORTMAP))
+        headcni.start()
+        kube.start()
+        yield Node(kube, headcni, kernel_state(box))
+
+
+@pytest.fixture
+def node(running: Node) -> Iterator[Node]:
+    """Without pods, before and after."""
+    yield running
+    running.headcni.ensure_running()
+    running.kube.delete_all()
+    running.await_empty()
+
+
+@pytest.fixture
+def kube(node: Node) -> KubeNode:
+    return node.kube
+
+
+@pytest.fixture
+def headcni(node: Node) -> HeadCni:
+    return node.headcni
+
+
+def test_pods_reach_each_other(kube: KubeNode, headcni: HeadCni) -> None:
+    kube.create("a", "b")
+    addresses = kube.await_running("a", "b")
+    assert kube.ping("a", addresses["b"])
+    assert kube.ping("b", addresses["a"])
+    assert {record["pod"]["name"] for record in headcni.records()} == {"a-box", "b-box"}
+
+
+def test_pods_do_not_notice_that_the_daemon_is_killed(kube: KubeNode, headcni: HeadCni) -> None:
+    kube.create("a", "b")
+    before = kube.await_running("a", "b")
+    headcni.kill()
+    assert kube.ping("a", before["b"])
+    headcni.start()
+    assert kube.ping("b", before["a"])
+    assert kube.running() == before
+    assert kube.restarts("a") == 0
+
+
+def test_a_pod_that_came_without_a_daemon_starts_with_the_next(kube: KubeNode, headcni: HeadCni) -> None:
+    headcni.kill()
+    kube.create("a")
+    eventually(headcni.intents, "the runtime to call the plugin", told=kube.tail)
+    headcni.start()
+    kube.await_running("a")
+
+
+def test_a_pod_that_went_without_a_daemon_is_cleared_by_the_next(node: Node) -> None:
+    node.kube.create("a", "b")
+    node.kube.await_running("a", "b")
+    node.headcni.kill()
+    node.kube.delete("a", "b")
+    eventually(lambda: not node.kube.sandboxes(), "the sandboxes to go", 60, node.kube.tail)
+    assert len(node.headcni.records()) == 2
+    node.headcni.start()
+    node.await_empty()
+
+
+def test_twenty_at_once(kube: KubeNode) -> None:
+    kube.create(*TWENTY)
+    addresses = kube.await_running(*TWENTY)
+    assert len(set(addresses.values())) == len(TWENTY)
+    assert all(kube.ping("pod0", address) for address in addresses.values())
+
+
+def test_twenty_at_once_while_the_daemon_is_killed_twice(kube: KubeNode, headcni: HeadCni) -> None:
+    kube.create(*TWENTY)
+    for number in (2, 8):
+        eventually(lambda n=number: len(headcni.records()) >= n, f"{number} records", told=headcni.tail)
+        headcni.kill()
+        headcni.start()
+    addresses = kube.await_running(*TWENTY)
+    assert len(set(addresses.values())) == len(TWENTY)
+    assert all(kube.ping("pod0", address) for address in addresses.values())
+
+
+def test_twenty_go_at_once_while_the_daemon_is_killed(node: Node) -> None:
+    node.kube.create(*TWENTY)
+    node.kube.await_running(*TWENTY)
+    node.kube.delete_all()
+    eventually(lambda: len(node.headcni.records()) < len(TWENTY), "the first to go", told=node.headcni.tail)
+    node.headcni.kill()
+    node.headcni.start()
+    node.await_empty()
