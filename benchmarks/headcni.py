@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,10 @@ class Daemon:
     def quiet(self) -> None:
         """Until no attachment is being torn down: what a DEL leaves to do is not charged to the next contender."""
         _until(lambda: not os.listdir(self.state / "attachments"), f"attachments are left in {self.state}")
+
+    def forgotten(self, container: str) -> None:
+        record = self.state / "attachments" / f"{container}@eth0.json"
+        _until(lambda: not record.exists(), f"{record} is still there")
 
     def settled(self) -> None:
         """Until every attachment has reached its goal."""
@@ -57,12 +60,16 @@ def daemon(node: Node, state: Path, work: Path) -> Iterator[Daemon]:
     node.enter()
     state.mkdir(mode=0o700, exist_ok=True)
     ours = contender("headcni", work / "bin" / "headcni", node, work, {"type": "headcni", "state_dir": str(state)})
-    with (work / f"{state.name}.log").open("wb") as log:
+    log_file = work / f"{state.name}.log"
+    with log_file.open("wb") as log:
         flags = f"--state-dir {state} --pod-cidr {POD_CIDR} --mesh none --kube off --metrics-port 0"
         command = [sys.executable, "-m", "reconciler.operate.cli", "daemon", *flags.split()]
         process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log)
     try:
         yield Daemon(state, process, ours)
+    except Exception:
+        print("the daemon's last words:", *log_file.read_text().splitlines()[-5:], sep="\n  ", file=sys.stderr)
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -72,8 +79,7 @@ def daemon(node: Node, state: Path, work: Path) -> Iterator[Daemon]:
             process.wait()
 
 
-def _until(reached: object, complaint: str) -> None:
-    assert callable(reached)
+def _until(reached: Callable[[], bool], complaint: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not reached():
         if time.monotonic() > deadline:

@@ -137,7 +137,7 @@ class Daemon:
         for warning in self._config.warnings:
             self._once.warn(warning, warning)
         self._recover()
-        self._prepare_host()
+        await asyncio.to_thread(self._prepare_host)
         await self._reporter.look_at_host()
         self._reporter.write()
         background = [
@@ -166,9 +166,9 @@ class Daemon:
             return
         from reconciler.operate import http, metrics
 
-        numbers = metrics.Metrics(self._observer, lambda: reporter.latest)
+        numbers = metrics.Metrics(self._observer, reporter.latest_status)
         served = http.pages(
-            config.metrics_path, numbers.render, reporter.beat_age, lambda: reporter.latest["not_ready"]
+            config.metrics_path, numbers.render, reporter.beat_age, lambda: reporter.latest_status()["not_ready"]
         )
         opened = http.start(config.metrics_address, config.metrics_port, served)
         if isinstance(opened, Refusal):
@@ -180,8 +180,8 @@ class Daemon:
         while True:
             try:
                 await work()
-            except Exception as fault:  # noqa: BLE001  # one of the two supervisors
-                log.error("fault task=%s cause=%r", name, fault, exc_info=True)
+            except Exception as fault:  # one of the two supervisors
+                log.exception("fault task=%s cause=%r", name, fault)
                 self._observer.error("fault")
             await asyncio.sleep(1.0)
 
@@ -252,7 +252,7 @@ class Daemon:
         live = {setting.field: getattr(fresh, setting.field) for setting in SETTINGS if setting.live}
         self._config = self._reporter.config = replace(self._config, **live)
         logging.getLogger().setLevel(self._config.log_level.upper())
-        self._prepare_host()
+        asyncio.get_running_loop().run_in_executor(self._threads, self._prepare_host)
         if not found:
             log.info("configuration reloaded: nothing changed")
 

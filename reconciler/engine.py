@@ -108,8 +108,8 @@ class Engine:
                 try:
                     await worker.run()
                     return
-                except Exception as fault:  # noqa: BLE001  # one of the two supervisors
-                    log.error("fault key=%s cause=%r", worker.key, fault, exc_info=True)
+                except Exception as fault:  # one of the two supervisors
+                    log.exception("fault key=%s cause=%r", worker.key, fault)
                     self.observer.error("fault")
                     await worker.fault(fault)
         finally:
@@ -148,17 +148,20 @@ class Engine:
             self._warn_about(request.conf)
         return request
 
-    def namespace_of(self, request: Request) -> Namespace | None | Refusal:
+    def namespace_of(self, request: Request) -> Namespace | Refusal | None:
         identity = self._out.wiring.identity(request.netns_path)
         if isinstance(identity, Refusal) and request.goal is State.ALLOCATED:
             return None  # an IPAM plugin does not enter it
         return identity
 
-    def namespace_alive(self, record: Attachment) -> bool:
+    def namespace_alive(self, record: Attachment) -> bool | None:
+        """None: cannot be told from here, as where the runtime's directory is not mounted. Nothing dies of that."""
         if record.netns is None:
-            return False
+            return None
         now = self._out.wiring.identity(record.netns.path)
-        return isinstance(now, Namespace) and (now.dev, now.ino) == (record.netns.dev, record.netns.ino)
+        if isinstance(now, Namespace):
+            return (now.dev, now.ino) == (record.netns.dev, record.netns.ino)
+        return False if now.code == Code.UNKNOWN_CONTAINER else None
 
     def new_record(self, request: Request, netns: Namespace | None) -> Attachment:
         now = self.clock.wall()
@@ -238,7 +241,7 @@ class Engine:
         if conf.network_policy:
             self.warn(
                 "policy",
-                "enable_network_policy is true, but this version does NOT enforce NetworkPolicy; every pod is reachable",
+                "enable_network_policy is true, but this version does NOT enforce it; every pod is reachable",
             )
 
     # --- garbage
@@ -268,10 +271,11 @@ class Engine:
         self.reply(intent, outcome is None, content, outcome)
 
     async def _gone(self, keys: list[str]) -> list[str]:
-        until = asyncio.get_running_loop().time() + GC_PATIENCE
-        while (left := [key for key in keys if key in self.records]) and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.01)
-        return left
+        """A worker ends when its attachment is closed; one that waits for its next try is what GC must not wait for."""
+        tasks = [task for task in self._tasks if task.get_name() in keys]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GC_PATIENCE)
+        return [key for key in keys if key in self.records]
 
 
 def _stuck(keys: list[str]) -> Refusal | None:

@@ -14,7 +14,7 @@ import errno
 import os
 from pathlib import Path
 
-from reconciler.store import NoSpace, Store, read_bytes
+from reconciler.store import NoSpace, Store, Unreadable, read_bytes
 from statemachine.attachment import Damaged, UnknownVersion
 from statemachine.intent import Intent, IntentName, decode, parse_name
 
@@ -100,7 +100,11 @@ class Mailbox:
             intent = decode(name, raw)
         except FileNotFoundError:
             return None  # given up between the listing and the reading
-        except (Damaged, UnknownVersion) as error:
+        except UnknownVersion as error:
+            self._store.left_alone.append(Unreadable(path, str(error)))
+            self._taken.add(file)  # a newer daemon may come and understand it
+            return None
+        except Damaged as error:
             self._store.quarantine(path, str(error))
             return None
         except OSError as error:

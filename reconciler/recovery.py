@@ -2,9 +2,9 @@
 
 At the start every record is read and its addresses are claimed before any intent is looked at, so none is given
 twice. Then records and kernel are compared in one pass: one dump of links and one look at each namespace, not ten
-thousand questions; the pure `plan_restart` says what is to be done with each. The audit repeats that pass each minute, for
-the records nobody is working on: a pod whose namespace vanished without a DEL is collected, a link that somebody
-deleted is made again.
+thousand questions; the pure `plan_restart` says what is to be done with each. The audit repeats that pass each
+minute, for the records nobody is working on: a pod whose namespace vanished without a DEL is collected, a link that
+somebody deleted is made again.
 
 An orphan is a link of ours that no record explains; it is deleted, unless a record of that name is in quarantine or of
 a newer version: then a pod may live behind it, so it stays, and its addresses stay taken.
@@ -18,6 +18,7 @@ from ipaddress import ip_interface
 
 from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
+from reconciler.ipam.pool import MAX_COOLDOWN
 from reconciler.ports import Wiring
 from reconciler.store import Store
 from reconciler.wiring.plan import host_name
@@ -26,8 +27,6 @@ from statemachine.intent import Intent
 from statemachine.replay import World, plan_restart
 
 log = logging.getLogger("headcni")
-
-COOLING_LOOKBACK = 512  # closed records read at the start; more were not released within one cool-down
 
 
 class Recovery:
@@ -51,13 +50,19 @@ class Recovery:
         for record in self._store.load():
             self._engine.records[record.key] = record
             self._claim(record.key, record)
-        for closed in self._store.recently_closed(COOLING_LOOKBACK):
-            if closed.boot_id == self._boot_id and closed.closed_mono is not None:
-                for each in closed.addresses:
-                    self._ledger.cool(ip_interface(each.address).ip, closed.closed_mono)
+        self._cool()
         for unreadable in self._store.left_alone:
             self._warn(unreadable.path, f"{unreadable.path}: {unreadable.reason}")
         return len(self._engine.records)
+
+    def _cool(self) -> None:
+        """What was released so lately that it may still rest."""
+        for closed in self._store.recently_closed():
+            age = self._engine.clock.mono_ns() / 1e9 - (closed.closed_mono or 0.0)
+            if closed.boot_id != self._boot_id or closed.closed_mono is None or age > MAX_COOLDOWN:
+                return
+            for each in closed.addresses:
+                self._ledger.cool(ip_interface(each.address).ip, closed.closed_mono)
 
     def compare(self, waiting: Iterable[Intent] = ()) -> None:
         """Links are listed before records are read: whatever is made meanwhile has a record already."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import asdict
 from typing import Any
-
-import orjson
 
 from cni import plugin
 from cni.spec import Code
@@ -20,9 +19,9 @@ from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
 from reconciler.ipam.stock import PoolStats
 from reconciler.node.host import Host
+from reconciler.operate.status import NotReady, Status, encode_status
 from reconciler.store import Store
 
-FORMAT = "headcni/status/1"
 LOOK_SECONDS = 0.5
 RENEW_SECONDS = 10.0
 PROBLEMS_SECONDS = 10.0
@@ -48,9 +47,9 @@ class Reporter:
         self._boot_id = boot_id
         self._started = time.time()
         self._stopping = False
-        self._host_problems: list[dict[str, str]] = []
+        self._host_problems: list[NotReady] = []
         self._beat = time.monotonic()
-        self.latest: dict[str, Any] = {}  # what was last written; finished, so that other threads may read it
+        self.latest: Status | None = None  # what was last written; finished, so that other threads may read it
 
     async def loop(self) -> None:
         written = looked = float("-inf")
@@ -64,13 +63,16 @@ class Reporter:
                 self.write()
             await asyncio.sleep(LOOK_SECONDS)
 
+    def latest_status(self) -> dict[str, Any]:
+        return asdict(self.latest) if self.latest else {}
+
     def beat_age(self) -> float:
         """Seconds since the event loop last came by: its pulse, for /healthz."""
         return time.monotonic() - self._beat
 
     async def look_at_host(self) -> None:
         problems = await asyncio.to_thread(self._host.problems)
-        found = [{"what": problem.what, "cure": problem.cure} for problem in problems]
+        found = [NotReady(problem.what, problem.cure) for problem in problems]
         if found != self._host_problems:
             self._host_problems = found
             self._engine.dirty = True
@@ -78,7 +80,7 @@ class Reporter:
     def write(self) -> None:
         self._engine.dirty = False
         self.latest = self.status()
-        no_space = self._store.write("status.json", orjson.dumps(self.latest, option=orjson.OPT_INDENT_2))
+        no_space = self._store.write("status.json", encode_status(self.latest))
         if no_space is not None:
             self._engine.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
 
@@ -86,45 +88,43 @@ class Reporter:
         self._stopping = True
         self.write()
 
-    def not_ready(self) -> list[dict[str, str]]:
-        reasons = list(self._host_problems)
-        if self._stopping:
-            reasons.append({"what": "the daemon has stopped", "cure": "start it"})
-        reasons += [
-            {
-                "what": f"pool {pool.subnet} is empty: {pool.held} of {pool.size} addresses are held",
-                "cure": "delete pods, or give the node a larger subnet",
-            }
-            for pool in self._ledger.stats()
-            if pool.size and pool.held >= pool.size
-        ]
-        return reasons
-
-    def status(self) -> dict[str, Any]:
-        reasons = self.not_ready()
-        return {
-            "format": FORMAT,
-            "ready": not reasons,
-            "cni_code": int(Code.UNAVAILABLE) if reasons else 0,
-            "cni_msg": reasons[0]["what"] if reasons else "",
-            "cni_details": "; ".join(reason["cure"] for reason in reasons),
-            "version": plugin.VERSION.decode(),
-            "pid": os.getpid(),
-            "boot_id": self._boot_id,
-            "started": self._started,
-            "written": time.time(),
-            "not_ready": reasons,
-            "warnings": self._warnings,
-            "counts": dict(self._engine.states()),
-            "pools": [_pool(pool) for pool in self._ledger.stats()],
-            "quarantined": self._store.quarantined(),
-            "network_policy": "not enforced",
-            "mesh": {
+    def status(self) -> Status:
+        reasons = self._not_ready()
+        return Status(
+            ready=not reasons,
+            cni_code=int(Code.UNAVAILABLE) if reasons else 0,
+            cni_msg=reasons[0].what if reasons else "",
+            cni_details="; ".join(reason.cure for reason in reasons),
+            version=plugin.VERSION.decode(),
+            pid=os.getpid(),
+            boot_id=self._boot_id,
+            started=self._started,
+            written=time.time(),
+            not_ready=tuple(reasons),
+            warnings=tuple(self._warnings),
+            counts=dict(self._engine.states()),
+            pools=tuple(_pool(pool) for pool in self._ledger.stats()),
+            quarantined=self._store.quarantined(),
+            mesh={
                 "mode": self.config.mesh_mode,
                 "static_routes": [str(route) for route in self.config.static_routes],
             },
-            "pod_cidrs": [str(cidr) for cidr in self.config.pod_cidrs],
-        }
+            pod_cidrs=tuple(str(cidr) for cidr in self.config.pod_cidrs),
+        )
+
+    def _not_ready(self) -> list[NotReady]:
+        reasons = list(self._host_problems)
+        if self._stopping:
+            reasons.append(NotReady("the daemon has stopped", "start it"))
+        reasons += [
+            NotReady(
+                f"pool {pool.subnet} is empty: {pool.held} of {pool.size} addresses are held",
+                "delete pods, or give the node a larger subnet",
+            )
+            for pool in self._ledger.stats()
+            if pool.held >= pool.size
+        ]
+        return reasons
 
 
 def _pool(pool: PoolStats) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Carrying out the steps of the machine: each one an idempotent effect through the adapters, answered by an event.
 
 Order matters in two places, and is why they are here and not spread out. *Wire*: isolation first, so that no packet
-ever meets an interface without its policy. *Tear down*: withdraw, unwire, lift, release, so that an address is free only when
-nothing in the kernel answers to it any more.
+ever meets an interface without its policy. *Tear down*: withdraw, unwire, lift, release, so that an address is free
+only when nothing in the kernel answers to it any more.
 """
 
 from __future__ import annotations

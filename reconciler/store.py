@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from statemachine.history import history_name, to_prune
-
 from statemachine.attachment import Attachment, Damaged, UnknownVersion, decode, encode, file_name
+from statemachine.history import history_name, to_prune
 
 DIRECTORIES = ("tmp", "intents", "results", "attachments", "history", "quarantine")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -164,9 +163,9 @@ class Store:
 
     # --- housekeeping
 
-    def recently_closed(self, count: int) -> Iterator[Attachment]:
-        """The newest of the history, newest first; unreadable ones are of no use and passed over."""
-        for name in reversed(_listing(self.root / "history")[-count:]):
+    def recently_closed(self) -> Iterator[Attachment]:
+        """The history, newest first; unreadable ones are of no use and passed over."""
+        for name in reversed(_listing(self.root / "history")):
             try:
                 yield decode(read_bytes(f"{self.root}/history/{name}"))
             except (Damaged, UnknownVersion, OSError):

@@ -159,11 +159,14 @@ class Worker:
 
     async def _add_again(self, record: Attachment) -> None:
         """The same answer as before, and true: what the record says is put back first where it is missing."""
-        differences = await self._engine.steps.inspect(record)
-        if not differences:
-            self._answer(None)
-            return
-        await self._feed(Lost("; ".join(differences)))
+        if record.state is State.ALLOCATED and record.goal is not State.ALLOCATED:
+            await self._feed(Resume())  # it lost its link, and is about to get it back
+        else:
+            differences = await self._engine.steps.inspect(record)
+            if not differences:
+                self._answer(None)
+                return
+            await self._feed(Lost("; ".join(differences)))
         current = self.record
         if current is not None and current.problem is not None:
             self._answer(Refusal(current.problem.code, current.problem.msg, current.problem.details))

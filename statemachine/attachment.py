@@ -104,7 +104,7 @@ class Attachment:
     boot_id: str
     created: float
     since: float
-    generation: int = 1
+    generation: int = 1  # of its link: one more each time it vanished and is made again
     state: State = State.REQUESTED
     answered: bool = False  # the runtime was told that this attachment exists
     pod: Pod = field(default_factory=Pod)
@@ -192,7 +192,7 @@ def _as_dict(record: Attachment) -> dict[str, Any]:
         "routes": [route.as_dict() for route in record.routes],
         "dns": record.dns.as_dict(),
         "problem": record.problem,
-        "history": _bounded(record.history),
+        "history": record.history,
         "closed_mono": record.closed_mono,
         "cni_version": record.cni_version,
         "config": record.config,
@@ -200,7 +200,7 @@ def _as_dict(record: Attachment) -> dict[str, Any]:
     }
 
 
-def _bounded(history: tuple[Visit, ...]) -> tuple[Visit, ...]:
+def bounded(history: tuple[Visit, ...]) -> tuple[Visit, ...]:
     if len(history) <= MAX_VISITS:
         return history
     return (*history[:8], *history[8 - MAX_VISITS :])

@@ -24,7 +24,7 @@ from typing import Any
 from transitions import Machine, MachineError
 
 from cni.spec import Code, Refusal
-from statemachine.attachment import Attachment, Problem, State, Visit
+from statemachine.attachment import Attachment, Problem, State, Visit, bounded
 
 
 class Step(StrEnum):
@@ -247,7 +247,8 @@ def decide(record: Attachment, event: Event, wall: float) -> Decision:
             moved = _moved(record, "delete", cause, 0.0, wall)
             return Decision(moved, (Answer(), Do(Step.TEAR_DOWN)))
         case Lost(cause):
-            return Decision(_moved(record, "lost", cause, 0.0, wall), (Do(Step.WIRE),))
+            again = replace(record, generation=record.generation + 1)
+            return Decision(_moved(again, "lost", cause, 0.0, wall), (Do(Step.WIRE),))
 
 
 def next_step(record: Attachment) -> Step | None:
@@ -306,4 +307,4 @@ def _hopeless(record: Attachment, event: Failed, attempt: int) -> bool:
 def _moved(record: Attachment, trigger: str, cause: str, took_ms: float, wall: float) -> Attachment:
     target = _TABLE.target(record.state, trigger)
     visit = Visit(state=target, at=wall, took_ms=round(took_ms, 3), cause=cause)
-    return replace(record, state=target, since=wall, problem=None, history=(*record.history, visit))
+    return replace(record, state=target, since=wall, problem=None, history=bounded((*record.history, visit)))

@@ -1,8 +1,8 @@
 """Runs another IPAM plugin (host-local, dhcp, static, …), as the specification says: found in CNI_PATH, configuration
 on its standard input, answer on its standard output.
 
-`run` has three outcomes. `Result`: it did what was asked (empty for all verbs but ADD). `UnknownVerb`: it does not
-know STATUS or GC; host-local does not, and most callers carry on. `Refusal`: its own code and words where it gave
+`run` has three outcomes. `Result`: it says it did what was asked (empty for all verbs but ADD; host-local answers GC
+so, and collects nothing). `UnknownVerb`: it does not know STATUS or GC, and most callers carry on. `Refusal`: its own code and words where it gave
 some, DELEGATE_FAILED where it could not be run, ran too long or spoke nonsense.
 
 The caller must run DEL after an ADD that gave anything but a `Result`: a plugin that was killed may have reserved an

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from reconciler.ipam.pool import Address, Network
 from reconciler.node.dump import LinkAddress, Route, addresses, link_name, main_routes
-from reconciler.node.wish import LINK_PREFIX, ROUTE_PROTOCOL
+from reconciler.node.wish import LINK_PREFIX
+from reconciler.wiring.requests import ROUTE_PROTOCOL
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.node.dump import Route, link_name, main_routes
-from reconciler.node.wish import LINK_PREFIX, ROUTE_PROTOCOL, Problem
+from reconciler.node.wish import LINK_PREFIX, Problem
 from reconciler.settings import StaticRoute
+from reconciler.wiring.requests import ROUTE_PROTOCOL
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 

@@ -13,7 +13,6 @@ from reconciler.ipam.pool import Network
 from reconciler.settings import StaticRoute
 
 LINK_PREFIX = "hc"
-ROUTE_PROTOCOL = 72
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def build_parser() -> ArgumentParser:
     check.set_defaults(run=_plain("configure", "check"))
     daemon = verb("daemon", _plain("configure", "daemon"), "run the daemon in the foreground")
     _settings_flags(daemon)
-    uninstall = verb("uninstall", _uninstall, "put the node back as it was before HeadCNI; the daemon must be stopped")
+    uninstall = verb("uninstall", _uninstall, "put the node back as it was before; the daemon must be stopped")
     uninstall.add_argument("--purge", action="store_true", help="cut off the pods that are left, forget the history")
     return parser
 

@@ -1,11 +1,11 @@
 """`headcni uninstall`: the node as it was before HeadCNI, but for what others changed since.
 
-It needs no daemon and no memory: routes, links and the nftables table are told by their marks, sysctls by `host.json`.
-It holds the daemon's lock while it works, so it never works against a daemon, and none starts under its hands.
+It needs no daemon and no memory: routes, links and the nftables table are told by their marks, sysctls by
+`host.json`. It holds the daemon's lock while it works, so it never works against a daemon, and none starts meanwhile.
 
-Without forwarding and masquerade a pod is cut off, so pods that still have a network are a refusal; `--purge` is the
-word for "cut them off": it takes their links and, last of all, the state directory. Last, because whatever stops it half way
-leaves what a second run needs. Of the state directory only what HeadCNI writes is deleted, so that a wrong
+Without forwarding and masquerade a pod is cut off, so pods that still have a network are a refusal. `--purge` is the
+word for "cut them off": it takes their links and, last of all, the state directory; last, because whatever stops it
+half way then leaves what a second run needs. Of that directory only what HeadCNI writes is deleted, so that a wrong
 `--state-dir` costs nobody their files.
 """
 
@@ -23,7 +23,7 @@ from reconciler.store import DIRECTORIES, LockHeld, Store
 from reconciler.wiring.kernel import KernelWiring
 from reconciler.wiring.plan import instance_group
 
-FILES = ("status.json", "host.json", "doorbell", "daemon.lock")  # the lock last: it is what we hold
+FILES = ("status.json", "host.json", "doorbell", "daemon.lock")  # the lock last: we hold it
 
 
 def uninstall(args: Namespace, root: Path) -> int | Refusal:
@@ -33,9 +33,8 @@ def uninstall(args: Namespace, root: Path) -> int | Refusal:
     store = Store(root)
     held = store.lock() if state else None
     if isinstance(held, LockHeld):
-        return Refusal(
-            Code.TRY_AGAIN_LATER, f"a daemon works on {root} ({held.holder})", "stop it, and see that nothing restarts it"
-        )
+        what = f"a daemon works on {root} ({held.holder})"
+        return Refusal(Code.TRY_AGAIN_LATER, what, "stop it, and see that nothing starts it again")
     try:
         return _uninstall(root, state, args.purge)
     finally:
@@ -45,27 +44,21 @@ def uninstall(args: Namespace, root: Path) -> int | Refusal:
 def _uninstall(root: Path, state: StateDir | None, purge: bool) -> int | Refusal:
     wiring = KernelWiring(instance_group(str(root)))
     links = sorted(wiring.links())
-    if links and not purge:
-        return Refusal(
-            Code.TRY_AGAIN_LATER,
-            f"{len(links)} pods still have their network from HeadCNI: {_who(state)}",
-            "delete them first (drain the node), or cut them off with --purge",
-        )
+    pods = [str(found.record.pod) or found.record.key for found in state.live()] if state else []
+    if (links or pods) and not purge:
+        what = f"{max(len(links), len(pods))} pods still have their network from HeadCNI"
+        who = f": {', '.join(pods[:5])}" + (", …" if len(pods) > 5 else "") if pods else ""
+        return Refusal(Code.TRY_AGAIN_LATER, what + who, "delete them first, or cut them off with --purge")
     wiring.unwire(links)
     done = [f"deleted the interface {link}" for link in links]
     done += Host(root).restore()
-    print("\n".join(done) or "nothing of ours was on this node")
+    print("\n".join(done) or "nothing of HeadCNI's was on this node")
     if (root / "host.json").exists():
         print(f"kept {root}: host.json says what is still to be put back")
         return 1
     if state is not None:
-        print(_clear(root) if purge else f"kept {root}: the history of {len(list(state.closed()))} attachments")
+        print(_clear(root) if purge else f"kept {root} with its history; --purge deletes it, too")
     return 0
-
-
-def _who(state: StateDir | None) -> str:
-    names = [str(found.record.pod) or found.record.key for found in state.live()] if state else []
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else "no record names them"
 
 
 def _clear(root: Path) -> str:
@@ -76,5 +69,5 @@ def _clear(root: Path) -> str:
     try:
         root.rmdir()
     except OSError:
-        return f"left {root}: it holds what is not HeadCNI's, {', '.join(sorted(os.listdir(root)))}"
+        return f"left {root}: it holds what is not HeadCNI's: {', '.join(sorted(os.listdir(root)))}"
     return f"deleted {root}"

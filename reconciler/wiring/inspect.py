@@ -42,8 +42,8 @@ def look(netlink: Netlink, end: End) -> Held | None:
     )
 
 
-def find_link(netlink: Netlink, name: str) -> replies.Link | None:
-    answer = netlink.ask([requests.get_link(name)])
+def find_link(netlink: Netlink, which: str | int) -> replies.Link | None:
+    answer = netlink.ask([requests.get_link(which)])
     return replies.link(answer.replies[0]) if answer.replies else None
 
 
@@ -69,7 +69,8 @@ def differences(end: End, held: Held | None) -> Iterator[str]:
 
 def _address(name: str, address: Address, held: Held) -> Iterator[str]:
     if (address, address.max_prefixlen) not in held.addresses:
-        other = sorted(f"{each}/{bits}" for each, bits in held.addresses)
+        alike = [each for each in held.addresses if each[0].version == address.version and not each[0].is_link_local]
+        other = sorted(f"{each}/{bits}" for each, bits in alike)
         yield f"{name}: address {address}/{address.max_prefixlen} is missing, found {', '.join(other) or 'none'}"
 
 

@@ -148,9 +148,10 @@ def _foreign_route(netlink: Netlink, end: End, index: int) -> Refusal | None:
         for found, owner in replies.routes(bodies):
             route = wanted.get((found.dst, found.priority))
             if route is not None and owner != index:
+                other = inspect.find_link(netlink, owner)
                 return Refusal(
                     Code.KERNEL_REFUSED,
-                    f"{end.name} cannot have the route {route}: interface {owner} has the same, and is not ours",
+                    f"{end.name} cannot have the route {route}: {other.name if other else 'another'} has it",
                     "remove that route, or name other `routes` in this network's configuration",
                 )
     return None

@@ -27,7 +27,7 @@ _ERROR, _DONE = 2, 3
 _CAPPED, _TLVS, _INTERRUPTED = 0x100, 0x200, 0x10
 _NOTE = 1
 _BUFFER = 1 << 16
-_BATCH = 32  # requests whose answers surely fit the socket's buffer
+_BATCH = 16  # requests whose answers fit the default receive buffer four times
 _TRIES = 5
 _INT = struct.Struct("=i")
 

@@ -58,7 +58,7 @@ def make_pair(host: End, pod: End, namespace: int) -> Request:
     """
     peer = nl.LINK.pack(0, 0, 0, 0, 0) + text(nl.IFLA_IFNAME, pod.name) + _looks(pod)
     peer += number(nl.IFLA_NET_NS_FD, namespace)
-    info = attribute(nl.IFLA_INFO_KIND, b"veth")
+    info = text(nl.IFLA_INFO_KIND, "veth")
     info += attribute(nl.IFLA_INFO_DATA, attribute(nl.VETH_INFO_PEER, peer))
     body = nl.LINK.pack(0, 0, 0, 0, 0) + text(nl.IFLA_IFNAME, host.name) + _looks(host)
     body += attribute(nl.IFLA_LINKINFO, info)
@@ -142,9 +142,13 @@ def delete_group(group: int) -> Request:
 # --- looking (what is listed is filtered by the kernel from Linux 4.20 on, and by the reader again)
 
 
-def get_link(name: str) -> Request:
-    body = nl.LINK.pack(0, 0, 0, 0, 0) + text(nl.IFLA_IFNAME, name) + _NO_STATISTICS
-    return Request(nl.GETLINK, 0, body, ("look up the interface", name))
+def get_link(which: str | int) -> Request:
+    """By name or by index."""
+    if isinstance(which, int):
+        body = nl.LINK.pack(0, 0, which, 0, 0)
+    else:
+        body = nl.LINK.pack(0, 0, 0, 0, 0) + text(nl.IFLA_IFNAME, which)
+    return Request(nl.GETLINK, 0, body + _NO_STATISTICS, ("look up the interface", which))
 
 
 def get_links() -> Request:

@@ -1,7 +1,7 @@
 """The daemon is killed before every single effect of every story, restarted, and must end as if nothing had happened.
 
-Exhaustive where a process-level test can only sample: each file written or unlinked and each change of the kernel is one
-kill point, and a second kill strikes during the recovery from the first.
+Exhaustive where a process-level test can only sample: each file written or unlinked and each change of the kernel is
+one kill point, and a second kill strikes during the recovery from the first.
 """
 
 import shutil
@@ -117,7 +117,7 @@ def test_every_kill_point_ends_like_no_kill(story, tmp_path, record_property):
         points += 1
     assert points >= 3
     record_property("kill_points", points)
-    print(f"{story.__name__}: {points} kill points")  # noqa: T201
+    print(f"{story.__name__}: {points} kill points")
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

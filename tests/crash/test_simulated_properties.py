@@ -163,7 +163,9 @@ class LifeOfANode(RuleBasedStateMachine):
             if record.answered
         }
         for pod, addresses in self.promised.items():
-            assert recorded.get(pod) == addresses, f"{pod} was promised {addresses}, the record says {recorded.get(pod)}"
+            assert recorded.get(pod) == addresses, (
+                f"{pod} was promised {addresses}, the record says {recorded.get(pod)}"
+            )
 
 
 LifeOfANode.TestCase.settings = settings(

@@ -92,7 +92,7 @@ def kernel_state(box: Box) -> str:
         "ip -o address | grep -v 'inet6 fe80' | sed 's/ [^ ]*_lft.*//'",
         "ls /sys/class/net",
         "ip -o rule; ip -6 -o rule",
-        "ip -o route show table all | sort; ip -6 -o route show table all | grep -v -e fe80 -e ff00 | sort",
+        "ip -4 -o route show table all | sort; ip -6 -o route show table all | grep -v -e fe80 -e ff00 | sort",
         "nft -s list ruleset",
     )
     return "".join(box.run("sh", "-c", look).stdout for look in looks)

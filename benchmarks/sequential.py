@@ -1,0 +1,76 @@
+"""One pod after another: ADD and DEL of each contender in turn, each in a namespace of its own.
+
+The start alone is measured in the same turn (VERSION: the process starts, reads its input and answers), so that
+what a plugin does can be told from what its language costs. The turn's order rotates, so that nobody always follows
+the same neighbour, and after our DEL the clock stops until the daemon has torn down: its work is not charged to the
+next one, but shown by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from benchmarks import headcni
+from benchmarks.box import make_node, make_pod
+from benchmarks.contender import Contender, bridge, ptp
+from benchmarks.figures import Figure, Report, Series
+
+WARM_UP = 3
+
+
+def run(work: Path, plugins: Path, rounds: int) -> Report:
+    peers = [ptp(plugins, make_node("seq-ptp"), work), bridge(plugins, make_node("seq-bridge"), work)]
+    with headcni.daemon(make_node("seq-ours"), work / "sequential", work) as ours:
+        ours.ready()
+        taken: dict[str, list[float]] = defaultdict(list)
+        contenders = [ours.contender, *peers]
+        for turn in range(-WARM_UP, rounds):
+            for each in contenders[turn % 3 :] + contenders[: turn % 3]:
+                for what, seconds in _one_pod(each, ours, f"pod{turn + WARM_UP}").items():
+                    if turn >= 0:
+                        taken[f"{what} {each.name}"].append(seconds)
+    return _report(taken)
+
+
+def _one_pod(each: Contender, ours: headcni.Daemon, container: str) -> dict[str, float]:
+    pod = make_pod()
+    each.node.enter()
+    start = each.call("VERSION")
+    add = each.call("ADD", container, pod)
+    if each is ours.contender:
+        ours.settled()
+    began = time.perf_counter()
+    delete = each.call("DEL", container, pod)
+    if each is not ours.contender:
+        return {"start": start, "ADD": add, "DEL": delete}
+    ours.quiet()
+    return {"start": start, "ADD": add, "DEL": delete, "DEL and torn down": time.perf_counter() - began}
+
+
+def _report(taken: dict[str, list[float]]) -> Report:
+    series = {name: Series(name, seconds) for name, seconds in sorted(taken.items())}
+
+    def p50(name: str) -> float:
+        return series[name].p50
+
+    def beyond_start(name: str) -> float:
+        return p50(f"ADD {name}") - p50(f"start {name}")
+
+    figures = [
+        Figure("ADD, ours to ptp + host-local", p50("ADD headcni") / p50("ADD ptp"), "x", at_most=1.2),
+        Figure("ADD, ours to bridge + host-local", p50("ADD headcni") / p50("ADD bridge"), "x"),
+        Figure("ADD less its own start, ours to ptp's whole ADD", beyond_start("headcni") / p50("ADD ptp"), "x", 0.5),
+        Figure(
+            "ADD less its own start, ours to ptp's less its start", beyond_start("headcni") / beyond_start("ptp"), "x"
+        ),
+        Figure("DEL, ours to ptp + host-local", p50("DEL headcni") / p50("DEL ptp"), "x", at_most=0.3),
+        Figure("DEL, ours to bridge + host-local", p50("DEL headcni") / p50("DEL bridge"), "x"),
+        Figure(
+            "DEL until all is torn down, ours to ptp + host-local",
+            p50("DEL and torn down headcni") / p50("DEL ptp"),
+            "x",
+        ),
+    ]
+    return Report(f"One pod after another ({len(taken['ADD ptp'])} rounds, interleaved)", figures, [*series.values()])

@@ -1,0 +1,205 @@
+"""The daemon is killed by SIGKILL at every rename, unlink, write and netlink request of a real ADD and of a real DEL,
+and the plugin at each of its system calls that touch files.
+
+The killer is strace: `--inject=CALL:signal=KILL:when=N` strikes at the entry of the N-th such call, N = 1, 2, … until
+the request ends by itself. "After call N" is "before call N+1": nothing outside the process happens in between. strace counts
+for each thread, so each thread is struck by itself: the event loop, the one that speaks netlink, and the others. Which
+is which is learnt from an undisturbed request to the same daemon just before.
+"""
+
+import itertools
+import os
+import re
+import subprocess
+from dataclasses import dataclass, fields
+
+import pytest
+
+from fixtures.lab import Lab
+from fixtures.site import Site, wait_until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
+
+FILES = ("rename", "unlink", "write")
+NETLINK = ("sendto",)
+STRIKES = {"loop": FILES + NETLINK, "netlink": NETLINK, "others": NETLINK}
+SEEN = re.compile(r"^(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
+LINK_REQUEST = re.compile(r"RTM_(NEW|SET|DEL)LINK")
+
+
+@pytest.fixture(scope="module")
+def node():
+    with Lab(1) as lab:
+        lab.nodes[0].run("sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")  # nothing settles later
+        yield lab.nodes[0]
+
+
+@pytest.fixture
+def site(node, tmp_path):
+    with Site(node, tmp_path / "state") as running:
+        running.conf["ipam"].update(allocation_strategy="dense-pack", cooldown_seconds=0)
+        yield running
+
+
+class Strace:
+    """Attached to threads of a process."""
+
+    def __init__(self, threads, output, calls, *options):
+        attach = [word for thread in threads for word in ("-p", str(thread))]
+        command = ("strace", "-o", str(output), "-e", "trace=" + ",".join(calls), *options, *attach)
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for _ in threads:
+            line = self._process.stderr.readline()
+            assert "attached" in line, line
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.communicate()
+
+
+def threads_of(pid):
+    return [int(thread) for thread in os.listdir(f"/proc/{pid}/task")]
+
+
+def observed(path):
+    return [match.groupdict() for match in map(SEEN.match, path.read_text().splitlines()) if match]
+
+
+def learn_roles(daemon, request, trace):
+    """Runs the request undisturbed; which thread did what."""
+    with Strace([daemon.pid], trace, FILES + NETLINK, "-f", "-s", "300"):
+        request()
+    netlink = {int(each["thread"]) for each in observed(trace) if LINK_REQUEST.search(each["rest"])} - {daemon.pid}
+    others = set(threads_of(daemon.pid)) - netlink - {daemon.pid}
+    return {"loop": {daemon.pid}, "netlink": netlink, "others": others}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What must be the same, whatever was killed. Numbers that the kernel draws are left out."""
+
+    kernel: tuple[str, ...]
+    pod: tuple[str, ...]
+    records: tuple
+    answer: object
+
+
+DRAWN = re.compile(r'"(?:ifindex|link_index|link_netnsid)": \d+|link-netns \S+')
+
+
+def ending(site, answer=None):
+    assert site.wrongs() == []
+    records = tuple((r.key, r.state, r.answered, r.addresses, r.routes, r.dns) for r in site.records().values())
+    return Ending(comparable(site.node), comparable(site.pod("box")), records, answer and (answer.code, answer.json))
+
+
+def comparable(netns):
+    snapshot = netns.snapshot()
+    return tuple(DRAWN.sub("", line) for each in fields(snapshot) for line in getattr(snapshot, each.name))
+
+
+def gone(site):
+    return not site.records() and not site.host_links()
+
+
+def settle(site):
+    """status.json tells the latest, so the event loop has nothing to write before something happens."""
+    wait_until(lambda: site.daemon.status()["counts"] == states_on_disk(site), 3)
+
+
+def states_on_disk(site):
+    counts = {}
+    for record in site.records().values():
+        counts[record.state.value] = counts.get(record.state.value, 0) + 1
+    return counts
+
+
+def killed_during(site, target, call, when, verb, trace):
+    """Starts the verb under the killer; the call, and whether the killer struck."""
+    inject = f"inject={call}:signal=KILL:when={when}"
+    with Strace(target, trace, (call,), "-e", inject):
+        request = site.start(verb)
+        wait_until(lambda: not site.daemon.running or finished(site, request, verb), 15, site.daemon.log_tail)
+        return request, not site.daemon.running
+
+
+def finished(site, request, verb):
+    if request.process.poll() is None:
+        return False
+    return site.quiet() and (verb == "ADD" or gone(site))
+
+
+def strike_everywhere(site, verb, prepare, conclude, trace):
+    """Calls `conclude` after each kill; the kill points by role and call."""
+    points = {}
+    for role, calls in STRIKES.items():
+        for call in calls:
+            for when in itertools.count(1):
+                roles = prepare(trace)
+                settle(site)
+                request, struck = killed_during(site, roles[role], call, when, verb, trace)
+                if struck:
+                    site.daemon.start()
+                conclude(request, f"killed at {call} {when} of {role}")
+                if not struck:
+                    break
+                points[role, call] = when
+    return points
+
+
+def test_a_daemon_killed_anywhere_in_an_add_ends_as_if_it_was_not(site, tmp_path, record_property):
+    empty = site.node.snapshot()
+    undisturbed = ending(site, site.add())
+    site.delete()
+    wait_until(lambda: gone(site))
+
+    def prepare(trace):
+        def warm_up():
+            site.add()
+            site.delete()
+            wait_until(lambda: gone(site))
+
+        return learn_roles(site.daemon, warm_up, trace)
+
+    def conclude(request, where):
+        answer = request.wait()
+        site.daemon.wait_ready()
+        site.wait_quiet()
+        assert ending(site, answer) == undisturbed, where
+        assert site.files("results") == [], where
+        site.delete()
+        wait_until(lambda: gone(site))
+        assert empty.difference(site.node.snapshot()) == (), where
+
+    points = strike_everywhere(site, "ADD", prepare, conclude, tmp_path / "trace")
+    report(record_property, "ADD", points)
+
+
+def test_a_daemon_killed_anywhere_in_a_delete_leaves_nothing(site, tmp_path, record_property):
+    empty = site.node.snapshot()
+
+    def prepare(trace):
+        return learn_roles(site.daemon, site.add, trace)
+
+    def conclude(request, where):
+        assert request.wait().code == 0, where
+        site.daemon.wait_ready()
+        site.wait_quiet()
+        wait_until(lambda: gone(site))
+        assert site.wrongs() == [], where
+        assert site.files("results") == [], where
+        assert empty.difference(site.node.snapshot()) == (), where
+
+    points = strike_everywhere(site, "DEL", prepare, conclude, tmp_path / "trace")
+    report(record_property, "DEL", points)
+
+
+def report(record_property, verb, points):
+    total = sum(points.values())
+    record_property("kill_points", total)
+    print(f"{verb}: {total} kill points:", ", ".join(f"{role} {call} {n}" for (role, call), n in points.items()))
+    assert points["loop", "rename"] >= 3
+    assert points["netlink", "sendto"] >= 2
