@@ -23,9 +23,9 @@ def run(work: Path, plugins: Path, rounds: int) -> Report:
         ours.settled()
         time.sleep(1.0)
         full = _memory(ours.process.pid)
-        before = _processor_seconds(ours.process.pid)
+        before = ours.processor_seconds()
         time.sleep(IDLE_SECONDS)
-        idle = (_processor_seconds(ours.process.pid) - before) / IDLE_SECONDS
+        idle = (ours.processor_seconds() - before) / IDLE_SECONDS
     figures = [
         Figure(f"resident memory with {PODS} pods", full, "MiB", at_most=60),
         Figure("resident memory without pods", empty, "MiB"),
@@ -37,9 +37,3 @@ def run(work: Path, plugins: Path, rounds: int) -> Report:
 def _memory(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _processor_seconds(pid: int) -> float:
-    """From the scheduler's own count: the one in clock ticks is too coarse for a process that hardly runs."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9

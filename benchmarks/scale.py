@@ -31,9 +31,7 @@ def run(work: Path, plugins: Path, rounds: int) -> Report:
     first = {count: [_restart(nodes[count], count, work) for _ in range(RESTARTS)] for count in nodes}
     adds = _adds(nodes, work, rounds)
     few, many = (Series(f"ADD with {count} records", adds[count]) for count in (FEW, MANY))
-    restarts = {
-        count: Series(f"restart with {count} records until the first answer", first[count]) for count in nodes
-    }
+    restarts = {count: Series(f"restart with {count} records until the first answer", first[count]) for count in nodes}
     figures = [
         Figure(f"ADD with {MANY} records to one with {FEW}", many.p50 / few.p50, "x", at_most=1.1),
         Figure(f"restart with {MANY} records until the first answer", restarts[MANY].p50, "s", at_most=1.0),

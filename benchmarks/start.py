@@ -20,9 +20,7 @@ def run(work: Path, plugins: Path, rounds: int) -> Report:
         "python -I -S, leaving by _exit": _script(
             work, node, "exit", f"#!{interpreter} -IScimport posix;posix._exit(0)"
         ),
-        "the plugin's source": _script(
-            work, node, "source", f"#!{interpreter} -IS\n{plugin_file.PLUGIN.read_text()}"
-        ),
+        "the plugin's source": _script(work, node, "source", f"#!{interpreter} -IS\n{plugin_file.PLUGIN.read_text()}"),
         "/bin/true": contender("true", Path("/bin/true"), node, work, {}),
         "ptp, a plugin in Go": ptp(plugins, node, work),
     }

@@ -11,6 +11,7 @@ cause, and started again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import signal
@@ -124,6 +125,7 @@ class Daemon:
         self._engine = Engine(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
         self._recovery = Recovery(self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn)
         self._endpoint: Server | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._reporter = Reporter(
             config, store, self._engine, self._ledger, self._host, self._once.said, self._boot_id
         )
@@ -137,10 +139,10 @@ class Daemon:
         for warning in self._config.warnings:
             self._once.warn(warning, warning)
         self._recover()
-        await asyncio.to_thread(self._prepare_host)
+        await self._prepare_host()
         await self._reporter.look_at_host()
         self._reporter.write()
-        background = [
+        self._background += [
             asyncio.create_task(self._keep(name, work), name=name)
             for name, work in (
                 ("watch", self._watch),
@@ -151,7 +153,7 @@ class Daemon:
         await asyncio.to_thread(self._open_endpoint)
         await stop.wait()
         log.info("stopping: no new intents, what is in progress is finished")
-        for task in background:
+        for task in self._background:
             task.cancel()
         await self._engine.stop(STOP_SECONDS)
         self._reporter.stopped()
@@ -187,10 +189,11 @@ class Daemon:
 
     # --- start
 
-    def _prepare_host(self) -> None:
-        for change in self._host.prepare(self._wish()):
+    async def _prepare_host(self) -> None:
+        wish = self._wish()
+        for change in await asyncio.to_thread(self._host.prepare, wish):
             log.info("node: %s", change)
-        for problem in self._host.problems():
+        for problem in await asyncio.to_thread(self._host.problems):
             self._once.warn(str(problem), str(problem))
 
     def _recover(self) -> None:
@@ -198,7 +201,10 @@ class Daemon:
         began = time.monotonic()
         self._store.sweep_drafts()
         self._mailbox.sweep(time.monotonic_ns())
+        gc.disable()  # ten thousand records in the making are no garbage, and none will be soon
         records = self._recovery.load()
+        gc.freeze()
+        gc.enable()
         waiting = self._mailbox.collect()
         self._recovery.compare(waiting)
         self._engine.submit(waiting)
@@ -230,7 +236,8 @@ class Daemon:
         return tuple(PoolSpec(cidr) for cidr in self._config.pod_cidrs)
 
     def _wish(self) -> HostWish:
-        recorded = {ip_network(each.pool) for record in self._engine.records.values() for each in record.addresses}
+        pools = {each.pool for record in self._engine.records.values() for each in record.addresses}
+        recorded = [ip_network(pool) for pool in pools]
         return HostWish(
             pod_cidrs=(*self._config.pod_cidrs, *recorded),
             cluster_cidrs=self._config.cluster_cidrs,
@@ -252,7 +259,7 @@ class Daemon:
         live = {setting.field: getattr(fresh, setting.field) for setting in SETTINGS if setting.live}
         self._config = self._reporter.config = replace(self._config, **live)
         logging.getLogger().setLevel(self._config.log_level.upper())
-        asyncio.get_running_loop().run_in_executor(self._threads, self._prepare_host)
+        self._background.append(asyncio.create_task(self._prepare_host(), name="prepare host"))
         if not found:
             log.info("configuration reloaded: nothing changed")
 

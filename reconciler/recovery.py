@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from ipaddress import ip_interface
 
 from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
@@ -62,16 +61,17 @@ class Recovery:
             if closed.boot_id != self._boot_id or closed.closed_mono is None or age > MAX_COOLDOWN:
                 return
             for each in closed.addresses:
-                self._ledger.cool(ip_interface(each.address).ip, closed.closed_mono)
+                self._ledger.cool(each.ip, closed.closed_mono)
 
     def compare(self, waiting: Iterable[Intent] = ()) -> None:
         """Links are listed before records are read: whatever is made meanwhile has a record already."""
         links = self._wiring.links()
+        names = {key: _link_of(record) for key, record in self._engine.records.items()}
         idle = [record for record in self._engine.records.values() if not self._engine.busy(record.key)]
         world = World(
             boot_id=self._boot_id,
             namespace_alive={record.key: self._engine.namespace_alive(record) for record in idle if record.netns},
-            link_present={record.key: _link_of(record) in links for record in idle},
+            link_present={record.key: names[record.key] in links for record in idle},
             pending_adds=frozenset(i.key for i in waiting if i.verb == "ADD" and not self._engine.expired(i)),
         )
         for record in idle:
@@ -79,16 +79,17 @@ class Recovery:
             if event is not None:
                 log.info("resumed key=%s state=%s event=%s", record.key, record.state, event)
                 self._engine.post(record.key, event)
-        self._remove_orphans(links)
+        self._remove_orphans(links - set(names.values()))
 
     def _claim(self, key: str, record: Attachment) -> None:
-        for clash in self._ledger.claim(key, [ip_interface(each.address).ip for each in record.addresses]):
+        for clash in self._ledger.claim(key, [each.ip for each in record.addresses]):
             self._warn(f"clash {key}", f"{key} and {clash.holder} both hold {clash.address}; delete one of the pods")
 
-    def _remove_orphans(self, links: frozenset[str]) -> None:
-        explained = {_link_of(record) for record in self._engine.records.values()}
+    def _remove_orphans(self, orphans: frozenset[str]) -> None:
+        if not orphans:
+            return
         protected = {host_name(key): key for key in self._store.unreadable_keys()}
-        for link in links - explained:
+        for link in orphans:
             if link not in protected:
                 log.warning("orphan link=%s: no record explains it; deleting it", link)
                 self._engine.unwire_orphan(link)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import orjson
@@ -81,6 +82,10 @@ class Address:
     address: str  # with the prefix length the pod's interface carries
     gateway: str | None
     pool: str  # the subnet it came from
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address:
+        return ip_address(self.address.partition("/")[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 on its standard input, answer on its standard output.
 
 `run` has three outcomes. `Result`: it says it did what was asked (empty for all verbs but ADD; host-local answers GC
-so, and collects nothing). `UnknownVerb`: it does not know STATUS or GC, and most callers carry on. `Refusal`: its own code and words where it gave
-some, DELEGATE_FAILED where it could not be run, ran too long or spoke nonsense.
+so, and collects nothing). `UnknownVerb`: it does not know STATUS or GC, and most callers carry on. `Refusal`: its own
+code and words where it gave some, DELEGATE_FAILED where it could not be run, ran too long or spoke nonsense.
 
 The caller must run DEL after an ADD that gave anything but a `Result`: a plugin that was killed may have reserved an
 address, and only it can tell.
@@ -101,9 +101,7 @@ async def _execute(binary: Path, config: bytes, env: Mapping[str, str], within: 
             async with asyncio.timeout(within):
                 status = await process.wait()
         except TimeoutError:
-            return _failed(
-                f"IPAM plugin {binary} did not end within {within:g} s", "it was killed; see what it awaits"
-            )
+            return _failed(f"IPAM plugin {binary} did not end within {within:g} s", "it was killed; see what it awaits")
         finally:
             await _kill(process)
         return _Exit(status, _content(stdout), _content(stderr))

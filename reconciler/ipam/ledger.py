@@ -144,7 +144,8 @@ class Ledger:
 
     def _again(self, owner: str, specs: Sequence[PoolSpec], asked: Sequence[Address]) -> Allocation | Refusal:
         held = self._holdings[owner]
-        same = [next((each for each in held if each in spec.subnet), None) for spec in specs]
+        ranked = [*(each for each in asked if each in held), *held]  # a plugin may have given it several of one pool
+        same = [next((each for each in ranked if each in spec.subnet), None) for spec in specs]
         found = tuple(each for each in same if each is not None)
         if len(found) == len(specs) and set(asked) <= set(found):
             return Allocation(found)

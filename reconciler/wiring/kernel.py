@@ -31,6 +31,9 @@ from reconciler.wiring.requests import Request
 from statemachine.attachment import Namespace
 
 
+_AT_ONCE = 200  # the kernel's lock is held for 60 ms; for 2,000 it would be seconds, and every ADD would wait
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     host: int
@@ -69,12 +72,16 @@ class KernelWiring:
     def unwire(self, host_names: Sequence[str]) -> None:
         """Links that are not there, or not ours, are as they should be."""
         with Netlink() as host:
-            answer = host.ask([requests.get_link(name) for name in host_names])
-            links = [replies.link(body) for body in answer.replies.values()]
-            ours = [link.index for link in links if link.group in (self._group, self._doomed)]
-            if ours:
-                _unless_gone(host, [requests.set_group(index, self._doomed) for index in ours])
-                _unless_gone(host, [requests.delete_group(self._doomed)])
+            for start in range(0, len(host_names), _AT_ONCE):
+                self._unwire(host, host_names[start : start + _AT_ONCE])
+
+    def _unwire(self, host: Netlink, host_names: Sequence[str]) -> None:
+        answer = host.ask([requests.get_link(name) for name in host_names])
+        links = [replies.link(body) for body in answer.replies.values()]
+        ours = [link.index for link in links if link.group in (self._group, self._doomed)]
+        if ours:
+            _unless_gone(host, [requests.set_group(index, self._doomed) for index in ours])
+            _unless_gone(host, [requests.delete_group(self._doomed)])
 
     def inspect(self, plan: LinkPlan, netns: Namespace) -> tuple[str, ...]:
         with Netlink() as host:

@@ -5,6 +5,8 @@ one kill point, and a second kill strikes during the recovery from the first.
 """
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,15 @@ STORIES = [
 ]
 
 
+@pytest.fixture
+def root():
+    """In memory: thousands of small files, and not one of them is to outlive the test."""
+    memory = Path("/dev/shm")
+    made = Path(tempfile.mkdtemp(prefix="headcni-", dir=memory if memory.is_dir() else None))
+    yield made / "state"
+    shutil.rmtree(made)
+
+
 def tell(story, root, kills):
     """Runs the story with a kill after so many effects for each entry; None when the last kill never struck."""
     shutil.rmtree(root, ignore_errors=True)
@@ -108,11 +119,11 @@ def summary(node, stems):
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_every_kill_point_ends_like_no_kill(story, tmp_path, record_property):
-    undisturbed = tell(story, tmp_path / "s", [])
+def test_every_kill_point_ends_like_no_kill(story, root, record_property):
+    undisturbed = tell(story, root, [])
     assert None not in undisturbed["answers"]
     points = 0
-    while (outcome := tell(story, tmp_path / "s", [points])) is not None:
+    while (outcome := tell(story, root, [points])) is not None:
         assert outcome == undisturbed, f"killed at effect {points}"
         points += 1
     assert points >= 3
@@ -121,13 +132,13 @@ def test_every_kill_point_ends_like_no_kill(story, tmp_path, record_property):
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_a_second_kill_during_recovery_changes_nothing(story, tmp_path):
-    undisturbed = tell(story, tmp_path / "s", [])
+def test_a_second_kill_during_recovery_changes_nothing(story, root):
+    undisturbed = tell(story, root, [])
     assert None not in undisturbed["answers"]
     first = 0
-    while tell(story, tmp_path / "s", [first]) is not None:
+    while tell(story, root, [first]) is not None:
         second = 0
-        while (outcome := tell(story, tmp_path / "s", [first, second])) is not None:
+        while (outcome := tell(story, root, [first, second])) is not None:
             assert outcome == undisturbed, f"killed at effect {first}, then at {second}"
             second += 1
         first += 1

@@ -24,7 +24,8 @@ SMALL_POOL = "10.244.1.0/29"  # five addresses for five pods: it is empty at tim
 class LifeOfANode(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="headcni-life-"))
+        memory = Path("/dev/shm")  # thousands of small files
+        self.root = Path(tempfile.mkdtemp(prefix="headcni-life-", dir=memory if memory.is_dir() else None))
         self.node = Node(self.root, SMALL_POOL)
         self.promised: dict[str, list[str]] = {}  # container -> addresses the runtime was told
         self.waiting: list[tuple[str, str, str]] = []  # (verb, container, stem) not answered yet

@@ -6,7 +6,7 @@ from fixtures.processes import DaemonProcess, NotReady, PluginCall
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def node():
     with Lab(1) as lab:
         yield lab.nodes[0]

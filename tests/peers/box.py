@@ -26,7 +26,8 @@ else for group in /sys/fs/cgroup/*; do echo $$ > $group/cgroup.procs; done; fi
 
 class Box:
     def __init__(self) -> None:
-        self.work = Path(tempfile.mkdtemp(prefix=f"{NAME}-"))
+        _sweep()
+        self.work = Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-"))
         self._cgroups: list[Path] = []
         self._programs: list[subprocess.Popen[bytes]] = []
         self._first: subprocess.Popen[bytes] | None = None
@@ -132,13 +133,12 @@ def eventually(
 
 
 def _make_cgroups(work: Path) -> list[Path]:
-    name = f"{NAME}-{os.getpid()}"
     if (CGROUPS / "cgroup.controllers").exists():
         (work / "cgroup2").touch()
         hierarchies = [CGROUPS]
     else:
         hierarchies = [path for path in CGROUPS.iterdir() if (path / "cgroup.clone_children").exists()]
-    groups = [hierarchy / name for hierarchy in hierarchies]
+    groups = [hierarchy / work.name for hierarchy in hierarchies]
     for group in groups:
         group.mkdir()
         for setting in ("cpuset.cpus", "cpuset.mems"):
@@ -153,6 +153,21 @@ def _remove_cgroups(groups: list[Path]) -> None:
     for group in groups:
         for folder, _, _ in os.walk(group, topdown=False):
             eventually(lambda path=Path(folder): _rmdir(path), f"{folder} to be empty")
+
+
+def _sweep() -> None:
+    """What a test run left behind that was itself killed."""
+    for path in (
+        *Path(tempfile.gettempdir()).glob(f"{NAME}-*"),
+        *CGROUPS.glob(f"{NAME}-*"),
+        *CGROUPS.glob(f"*/{NAME}-*"),
+    ):
+        if Path("/proc", path.name.removeprefix(f"{NAME}-").partition("-")[0]).exists():
+            continue
+        if CGROUPS in path.parents:
+            _remove_cgroups([path])
+        else:
+            shutil.rmtree(path)
 
 
 def _rmdir(path: Path) -> bool:

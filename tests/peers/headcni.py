@@ -28,6 +28,7 @@ class HeadCni:
         self.box = box
         self.state = box.inside("/var/lib/headcni")
         self._daemon: Program | None = None
+        self._was_killed = False
         for program in (*installed.iterdir(), *find("plugins").parent.iterdir()):
             shutil.copy(program, box.inside("/opt/cni/bin"))
 
@@ -50,6 +51,7 @@ class HeadCni:
 
     def kill(self) -> None:
         assert self._daemon
+        self._was_killed = True
         self._daemon.signal("KILL")
         self._daemon.wait()
 
@@ -71,7 +73,9 @@ class HeadCni:
 
     def leftovers(self) -> list[str]:
         """Files that stand for an attachment: ours, and libcni's and host-local's beside us."""
-        ours = [self.state / name for name in ("attachments", "intents", "results", "tmp", "quarantine")]
+        ours = [self.state / name for name in ("attachments", "intents", "tmp", "quarantine")]
+        if not self._was_killed:  # else a plugin may have gone without its answer, which is swept minutes later
+            ours.append(self.state / "results")
         theirs = list(self.box.inside("/var/lib/cni/networks").glob("*"))
         folders = (*ours, self.box.inside("/var/lib/cni/results"), *theirs)
         files = [path for folder in folders if folder.exists() for path in folder.iterdir()]

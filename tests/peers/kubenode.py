@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import image
 from box import NODE_IP, Box, eventually
@@ -69,7 +70,7 @@ class KubeNode:
     def create(self, *names: str) -> None:
         for name in names:
             being_written = self.box.work / f"{name}.json"
-            being_written.write_text(json.dumps(_pod(name)))
+            being_written.write_text(json.dumps(_pod(name, str(uuid4()))))
             being_written.rename(self._manifest(name))
 
     def delete(self, *names: str) -> None:
@@ -125,11 +126,11 @@ def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _pod(name: str) -> dict[str, Any]:
+def _pod(name: str, uid: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "uid": uid},
         "spec": {
             "terminationGracePeriodSeconds": 1,
             "enableServiceLinks": False,

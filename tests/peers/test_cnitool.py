@@ -63,9 +63,7 @@ class TestEachVersion:
         box.start(
             "listener", "ip", "netns", "exec", "one", busybox, "nc", "-ll", "-p", "80", "-e", busybox, "echo", "hello"
         )
-        asked = (
-            f"for i in 1 2 3 4 5 6 7 8 9; do {busybox} nc -w 2 {NODE_IP} 8080 </dev/null && break; sleep 0.1; done"
-        )
+        asked = f"for i in 1 2 3 4 5 6 7 8 9; do {busybox} nc -w 2 {NODE_IP} 8080 </dev/null && break; sleep 0.1; done"
         assert in_pod(box, "two", "sh", "-c", asked) == "hello\n"
         assert tool.call("check", "one", portMappings=[mapping]).returncode == 0
         assert tool.call("del", "one", portMappings=[mapping]).returncode == 0

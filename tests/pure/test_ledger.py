@@ -63,6 +63,11 @@ def test_asking_again_for_another_address_is_refused(world):
     assert refusal.msg == "a@eth0 already holds 10.1.0.2"
 
 
+def test_asking_again_for_one_of_several_it_holds_gives_that_one(world):
+    world.ledger.claim("a@eth0", [ip_address("10.1.0.2"), ip_address("10.1.0.5")])
+    assert world.give("a@eth0", asked=["10.1.0.5"]) == "10.1.0.5"
+
+
 def test_asking_again_of_other_pools_is_refused(world):
     world.give("a@eth0")
     assert world.refuse("a@eth0", V4, V6).code == Code.ADDRESS_REFUSED

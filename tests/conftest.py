@@ -1,0 +1,47 @@
+"""What holds for every test.
+
+A test of the kernel tier is skipped, with the reason, where it cannot run; where CI=true or HEADCNI_REQUIRE_KERNEL=1
+it fails instead, so that a tier cannot fall silent unnoticed.
+
+An event that the daemon logs as an error fails the test in which it happens, in this process or in a daemon started
+under the test's `tmp_path`: whoever expects one says so with `@pytest.mark.expects_errors`. So a fault that a
+supervisor caught and survived is not overlooked because the test looked at something else.
+"""
+
+import logging
+import os
+
+import pytest
+
+from fixtures.system import why_not
+
+REQUIRED = os.environ.get("CI") == "true" or os.environ.get("HEADCNI_REQUIRE_KERNEL") == "1"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "expects_errors: the daemon logs errors in this test, and that is right")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("kernel") is None:
+        return
+    problem = why_not()
+    if problem and REQUIRED:
+        pytest.fail(f"required here, but {problem}", pytrace=False)
+    if problem:
+        pytest.skip(problem)
+
+
+@pytest.fixture(autouse=True)
+def no_unannounced_errors(request, caplog):
+    logs = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if request.node.get_closest_marker("expects_errors"):
+        return
+    logged = [each.getMessage() for each in caplog.get_records("call") if each.levelno >= logging.ERROR]
+    if logs is not None:
+        for file in logs.glob("**/*.log"):
+            lines = file.read_text(errors="replace").splitlines()
+            logged += [f"{file.name}: {line}" for line in lines if " ERROR " in line]
+    assert not logged, "logged as errors, and not announced:\n" + "\n".join(logged)
