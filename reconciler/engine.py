@@ -21,7 +21,7 @@ from reconciler.netconf import NetConf
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.request import Request, understand
-from reconciler.steps import Adapters, Context, Steps
+from reconciler.steps import Adapters, Context, Steps, remembered_context
 from reconciler.store import Store
 from reconciler.wiring.plan import host_name
 from reconciler.worker import Worker
@@ -190,6 +190,12 @@ class Engine:
         if request.conf.delegate:
             return await self.steps.ask_delegate(Verb.CHECK, Context(request.conf, request.intent.env))
         return None
+
+    async def delegates_refusing(self) -> list[Refusal]:
+        """STATUS of the IPAM plugins that networks in use delegate to, so that ours need not run them."""
+        users = {record.network: record for record in self.records.values() if "cni_path" in record.config}
+        asked = [self.steps.ask_delegate(Verb.STATUS, remembered_context(record)) for record in users.values()]
+        return [answer for answer in await asyncio.gather(*asked) if answer is not None]
 
     async def delete_unknown(self, request: Request) -> None:
         """A DEL without a record: what its name alone can find is removed, and a delegate is told."""

@@ -7,6 +7,7 @@ when nothing changed: at rest it is renewed every ten seconds, to show that its 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from dataclasses import asdict
@@ -19,8 +20,11 @@ from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
 from reconciler.ipam.stock import PoolStats
 from reconciler.node.host import Host
+from reconciler.node.wish import Problem
 from reconciler.operate.status import NotReady, Status, encode_status
 from reconciler.store import Store
+
+log = logging.getLogger("headcni")
 
 LOOK_SECONDS = 0.5
 RENEW_SECONDS = 10.0
@@ -71,11 +75,21 @@ class Reporter:
         return time.monotonic() - self._beat
 
     async def look_at_host(self) -> None:
-        problems = await asyncio.to_thread(self._host.problems)
+        problems = await asyncio.to_thread(self._mend_host)
         found = [NotReady(problem.what, problem.cure) for problem in problems]
+        found += [NotReady(refusal.msg, refusal.details) for refusal in await self._engine.delegates_refusing()]
         if found != self._host_problems:
             self._host_problems = found
             self._engine.dirty = True
+
+    def _mend_host(self) -> tuple[Problem, ...]:
+        """What somebody took away from the node's plumbing is put back; what cannot be is told."""
+        problems = self._host.problems()
+        if not problems:
+            return ()
+        for change in self._host.repair():
+            log.warning("node: put back: %s", change)
+        return self._host.problems()
 
     def write(self) -> None:
         self._engine.dirty = False

@@ -39,7 +39,8 @@ def no_unannounced_errors(request, caplog):
     yield
     if request.node.get_closest_marker("expects_errors"):
         return
-    logged = [each.getMessage() for each in caplog.get_records("call") if each.levelno >= logging.ERROR]
+    records = [each for each in caplog.get_records("call") if each.name == "headcni"]
+    logged = [each.getMessage() for each in records if each.levelno >= logging.ERROR]
     if logs is not None:
         for file in logs.glob("**/*.log"):
             lines = file.read_text(errors="replace").splitlines()

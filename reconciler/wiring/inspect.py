@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENODEV
 
 from reconciler.ipam.pool import Address
 from reconciler.wiring import codec, replies, requests
@@ -27,8 +28,15 @@ class Held:
 
 def look(netlink: Netlink, end: End) -> Held | None:
     link = find_link(netlink, end.name)
-    if link is None:
-        return None
+    try:
+        return _held(netlink, end, link) if link else None
+    except OSError as error:
+        if error.errno == ENODEV:
+            return None  # it went while we looked
+        raise
+
+
+def _held(netlink: Netlink, end: End, link: replies.Link) -> Held:
     families = sorted({codec.FAMILY[address.version] for address in end.addresses})
     at = link.index
     addresses = [netlink.dump(requests.get_addresses(family, at)) for family in families]

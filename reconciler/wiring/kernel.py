@@ -30,7 +30,6 @@ from reconciler.wiring.plan import End, LinkPlan
 from reconciler.wiring.requests import Request
 from statemachine.attachment import Namespace
 
-
 _AT_ONCE = 200  # the kernel's lock is held for 60 ms; for 2,000 it would be seconds, and every ADD would wait
 
 
@@ -64,7 +63,7 @@ class KernelWiring:
                 if refusal is None:
                     return Wired(pair.host, pair.pod)
                 if pair.new:
-                    host.ask([requests.delete_link(pair.host)])
+                    _unless_gone(host, [requests.delete_link(pair.host)])
                 return refusal
         finally:
             os.close(descriptor)

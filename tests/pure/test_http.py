@@ -75,6 +75,7 @@ def test_an_unknown_path_lists_the_known_ones(serve):
     assert "/healthz, /numbers, /readyz" in text
 
 
+@pytest.mark.expects_errors
 def test_a_page_that_fails_is_told_to_the_client_and_logged(serve, caplog):
     server = serve(metrics=lambda: str(1 // 0))
     status, _ = _get(server, "/numbers")
