@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from errno import EEXIST, ENODEV
 
 from cni.spec import Code, Refusal
+from reconciler.ipam.pool import Address
 from reconciler.ports import Wired
 from reconciler.wiring import codec, inspect, namespace, replies, requests
 from reconciler.wiring.netlink import Netlink
@@ -99,6 +100,18 @@ class KernelWiring:
         with Netlink() as host:
             bodies = host.dump(requests.get_links())
             return frozenset(replies.names_in(bodies, (self._group, self._doomed)))
+
+    def addresses_behind(self, host_name: str) -> tuple[Address, ...]:
+        """What the node's host routes send to that link: all that is known of a pod whose record cannot be read."""
+        with Netlink() as host:
+            link = inspect.find_link(host, host_name)
+            if link is None:
+                return ()
+            bodies = [
+                body for family in codec.FAMILY.values() for body in host.dump(requests.get_routes(family, link.index))
+            ]
+            found = [route.dst for route, owner in replies.routes(bodies) if owner == link.index]
+        return tuple(dst.network_address for dst in found if dst.num_addresses == 1)
 
     def _make_pair(self, here: End, there: End, host: Netlink, pod: Netlink, descriptor: int) -> Pair | Refusal:
         answer = host.ask([requests.make_pair(here, there, descriptor), requests.get_link(here.name)])
