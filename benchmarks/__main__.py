@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     if work is not None:
         return _inside(work, options)
     plugins = _standard_plugins()
-    with tempfile.TemporaryDirectory(prefix="headcni-bench-") as made:
+    with tempfile.TemporaryDirectory(prefix="headcni-bench-", dir=_place()) as made:
         return box.run_inside(Path(made), arguments, os.environ | {PLUGINS: str(plugins)})
 
 

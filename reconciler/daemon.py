@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from cni.spec import Refusal
 from reconciler import observe, watch
 from reconciler.config import Change, Config, Problem, changes
+from reconciler.desk import Desk
 from reconciler.engine import Engine
 from reconciler.ipam import delegate
 from reconciler.ipam.ledger import Ledger
@@ -122,13 +123,14 @@ class Daemon:
             warn=self._once.warn,
         )
         steps = Steps(adapters, instance_group(str(config.state_dir)), config.mtu or DEFAULT_MTU)
-        self._engine = Engine(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
-        self._recovery = Recovery(self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn)
+        self._desk = Desk(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
+        self._engine = Engine(self._desk)
+        self._recovery = Recovery(
+            self._desk, self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn
+        )
         self._endpoint: Server | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._reporter = Reporter(
-            config, store, self._engine, self._ledger, self._host, self._once.said, self._boot_id
-        )
+        self._reporter = Reporter(config, store, self._desk, self._ledger, self._host, self._once.said, self._boot_id)
 
     async def main(self) -> None:
         stop = asyncio.Event()
@@ -236,7 +238,7 @@ class Daemon:
         return tuple(PoolSpec(cidr) for cidr in self._config.pod_cidrs)
 
     def _wish(self) -> HostWish:
-        pools = {each.pool for record in self._engine.records.values() for each in record.addresses}
+        pools = {each.pool for record in self._desk.records.values() for each in record.addresses}
         recorded = [ip_network(pool) for pool in pools]
         return HostWish(
             pod_cidrs=(*self._config.pod_cidrs, *recorded),

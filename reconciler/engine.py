@@ -1,4 +1,4 @@
-"""All attachments of this node: who works on which, and what concerns more than one of them.
+"""Who works on which attachment, and what concerns more than one of them.
 
 One worker per attachment, made on demand, gone when idle; attachments proceed side by side and a stuck one delays
 nobody. The engine is also the supervisor: a fault in a worker is logged here, once, with its cause, becomes a failure
@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
 
 from cni.spec import Code, Refusal, Verb
-from reconciler.answers import failure
-from reconciler.ipam.pool import PoolSpec
-from reconciler.mailbox import Mailbox
-from reconciler.netconf import NetConf
-from reconciler.observe import Observer
-from reconciler.ports import Clock
-from reconciler.request import Request, understand
-from reconciler.steps import Adapters, Context, Steps, remembered_context
-from reconciler.store import Store
-from reconciler.wiring.plan import host_name
+from reconciler.desk import Desk
+from reconciler.steps import Context
 from reconciler.worker import Worker
-from statemachine.attachment import Attachment, Namespace, Pod, State
 from statemachine.intent import Intent
 from statemachine.machine import Delete, Event
 
@@ -35,85 +24,78 @@ GC_PATIENCE = 20.0  # seconds; a GC that finds something stuck says so instead o
 
 
 class Engine:
-    def __init__(
-        self,
-        adapters: Adapters,
-        store: Store,
-        mailbox: Mailbox,
-        steps: Steps,
-        boot_id: str,
-        node_pools: Callable[[], tuple[PoolSpec, ...]],
-    ) -> None:
-        self._out = adapters
-        self.store = store
-        self.steps = steps
-        self._mailbox = mailbox
-        self._boot_id = boot_id
-        self._node_pools = node_pools
-        self.records: dict[str, Attachment] = {}
-        self.dirty = True  # something that status.json shows has changed
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._workers: dict[str, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
-
-    @property
-    def clock(self) -> Clock:
-        return self._out.clock
-
-    @property
-    def observer(self) -> Observer:
-        return self._out.observer
-
-    def states(self) -> Counter[str]:
-        return Counter(record.state.value for record in self.records.values())
+        self.stopping = False
 
     # --- work comes in
 
     def submit(self, intents: Iterable[Intent]) -> None:
         for intent in intents:
-            if self._stopping:
+            if self.stopping:
                 return  # it stays on disk, for the next daemon
             if intent.verb in (Verb.ADD, Verb.DEL, Verb.CHECK):
                 self._post(intent.key, intent)
             else:
-                self._spawn(self._collect_garbage(intent), "gc")
-
-    def busy(self, key: str) -> bool:
-        return key in self._workers
-
-    def unwire_orphan(self, link: str) -> None:
-        self._spawn(self.steps.unwire_leftover(link), f"orphan {link}")
+                self._spawn(self._guarded(self._collect_garbage(intent), "gc", intent), "gc")
 
     def post(self, key: str, event: Event) -> None:
-        if not self._stopping:
+        if not self.stopping:
             self._post(key, event)
+
+    def unwire_orphan(self, link: str) -> None:
+        name = f"orphan {link}"
+        self._spawn(self._guarded(self._desk.steps.unwire_leftover(link), name), name)
 
     def _post(self, key: str, what: Intent | Event) -> None:
         worker = self._workers.get(key)
         if worker is None:
-            worker = self._workers[key] = Worker(self, key)
-            worker.post(what)
+            worker = self._workers[key] = Worker(self._desk, key)
             self._spawn(self._supervise(worker), key)
-        else:
-            worker.post(what)
+        worker.post(what)
 
-    def _spawn(self, work: Any, name: str) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    # --- supervision
+
     async def _supervise(self, worker: Worker) -> None:
+        pending: Exception | None = None
         try:
             while True:
                 try:
+                    if pending is not None:
+                        await worker.fault(pending)
+                    pending = None
                     await worker.run()
                     return
-                except Exception as fault:  # one of the two supervisors
-                    log.exception("fault key=%s cause=%r", worker.key, fault)
-                    self.observer.error("fault")
-                    await worker.fault(fault)
+                except Exception as fault:  # noqa: BLE001  # one of the two supervisors
+                    self._log_fault(worker.key, fault)
+                    if pending is not None:
+                        return  # not even the fault could be recorded; the audit comes back to this record
+                    pending = fault
         finally:
             self._workers.pop(worker.key, None)
+
+    async def _guarded(self, work: Coroutine[None, None, None], name: str, intent: Intent | None = None) -> None:
+        try:
+            await work
+        except Exception as fault:  # noqa: BLE001  # the same supervisor, for what is no worker
+            self._log_fault(name, fault)
+            if intent is not None:
+                refusal = Refusal(Code.INTERNAL_FAULT, "fault in the daemon", f"{type(fault).__name__}: {fault}")
+                self._desk.refuse(intent, "1.1.0", refusal)
+
+    def _log_fault(self, key: str, fault: Exception) -> None:
+        log.exception("fault key=%s cause=%r", key, fault)
+        self._desk.observer.error("fault")
+
+    def busy(self, key: str) -> bool:
+        return key in self._workers
 
     def working(self) -> bool:
         return len(self._tasks) > sum(worker.resting for worker in self._workers.values())
@@ -123,7 +105,7 @@ class Engine:
 
     async def stop(self, patience: float) -> None:
         """No new work; what is in a system call is finished, the rest stays on disk as it is."""
-        self._stopping = True
+        self.stopping = True
         for worker in self._workers.values():
             worker.hurry()
         if self._tasks:
@@ -131,157 +113,37 @@ class Engine:
         for task in self._tasks:
             task.cancel()
 
-    @property
-    def stopping(self) -> bool:
-        return self._stopping
-
-    # --- what workers ask
-
-    def expired(self, intent: Intent) -> bool:
-        return intent.expired(self.clock.mono_ns(), self._boot_id)
-
-    def understand(self, intent: Intent) -> Request | Refusal:
-        if not intent.config and intent.verb is Verb.DEL:
-            return Request(intent, NetConf("", "1.0.0"), Pod(), State.ADVERTISED)  # an empty DEL: its name says all
-        request = understand(intent, self._node_pools())
-        if isinstance(request, Request):
-            self._warn_about(request.conf)
-        return request
-
-    def namespace_of(self, request: Request) -> Namespace | Refusal | None:
-        identity = self._out.wiring.identity(request.netns_path)
-        if isinstance(identity, Refusal) and request.goal is State.ALLOCATED:
-            return None  # an IPAM plugin does not enter it
-        return identity
-
-    def namespace_alive(self, record: Attachment) -> bool | None:
-        """None: cannot be told from here, as where the runtime's directory is not mounted. Nothing dies of that."""
-        if record.netns is None:
-            return None
-        now = self._out.wiring.identity(record.netns.path)
-        if isinstance(now, Namespace):
-            return (now.dev, now.ino) == (record.netns.dev, record.netns.ino)
-        return False if now.code == Code.UNKNOWN_CONTAINER else None
-
-    def new_record(self, request: Request, netns: Namespace | None) -> Attachment:
-        now = self.clock.wall()
-        config = request.conf.remembered
-        if request.conf.delegate:
-            config["cni_path"] = request.intent.env.get("CNI_PATH", "")
-        return Attachment(
-            container=request.intent.name.container,
-            ifname=request.intent.name.ifname,
-            goal=request.goal,
-            network=request.conf.name,
-            cni_version=request.conf.cni_version,
-            boot_id=self._boot_id,
-            created=now,
-            since=now,
-            pod=request.pod,
-            netns=netns,
-            config=config,
-            traceparent=request.intent.env.get("TRACEPARENT", ""),
-        )
-
-    async def check(self, request: Request, record: Attachment) -> Refusal | None:
-        differences = await self.steps.inspect(record)
-        if differences:
-            return Refusal(Code.ATTACHMENT_DIFFERS, f"{record.key} is not as recorded", "; ".join(differences))
-        if request.conf.delegate:
-            return await self.steps.ask_delegate(Verb.CHECK, Context(request.conf, request.intent.env))
-        return None
-
-    async def delegates_refusing(self) -> list[Refusal]:
-        """STATUS of the IPAM plugins that networks in use delegate to, so that ours need not run them."""
-        users = {record.network: record for record in self.records.values() if "cni_path" in record.config}
-        asked = [self.steps.ask_delegate(Verb.STATUS, remembered_context(record)) for record in users.values()]
-        return [answer for answer in await asyncio.gather(*asked) if answer is not None]
-
-    async def delete_unknown(self, request: Request) -> None:
-        """A DEL without a record: what its name alone can find is removed, and a delegate is told."""
-        link = host_name(request.intent.key)
-        if link in self._out.wiring.links():
-            await self.steps.unwire_leftover(link)
-        if request.conf.delegate:
-            await self.steps.ask_delegate(Verb.DEL, Context(request.conf, request.intent.env))
-
-    def reply(self, intent: Intent, ok: bool, content: bytes, refusal: Refusal | None) -> None:
-        seconds = max(0.0, (self.clock.mono_ns() - intent.name.made_ns) / 1e9)
-        no_space = self._mailbox.answer(intent, ok, content)
-        if no_space is not None:
-            self.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
-        code = int(refusal.code) if refusal else 0
-        self.observer.answered(intent.verb.value, code, seconds)
-        if refusal is None:
-            log.info("answered key=%s verb=%s took_ms=%.1f", intent.key, intent.verb, seconds * 1e3)
-        else:
-            log.warning("refused key=%s verb=%s code=%d why=%s", intent.key, intent.verb, code, refusal)
-
-    def discard(self, intent: Intent) -> None:
-        log.warning("discarded key=%s verb=%s why=its deadline has passed", intent.key, intent.verb)
-        self._mailbox.discard(intent)
-
-    def changed(self) -> None:
-        self.dirty = True
-
-    def closed(self, record: Attachment) -> None:
-        self.dirty = True
-        log.info("closed key=%s pod=%s", record.key, record.pod)
-
-    def note_retry(self, record: Attachment) -> None:
-        problem = record.problem
-        if problem is None:
-            return
-        self.observer.retry(problem.step)
-        log.warning(
-            "will retry key=%s step=%s attempt=%d code=%d why=%s",
-            *(record.key, problem.step, problem.attempt, problem.code, problem.msg),
-        )
-
-    def warn(self, key: str, text: str) -> None:
-        self._out.warn(key, text)
-
-    def _warn_about(self, conf: NetConf) -> None:
-        for key in conf.unknown:
-            self.warn(f"unknown {conf.name} {key}", f"network {conf.name}: unknown key {key}; it has no effect")
-        if conf.network_policy:
-            self.warn(
-                "policy",
-                "enable_network_policy is true, but this version does NOT enforce it; every pod is reachable",
-            )
-
     # --- garbage
 
     async def _collect_garbage(self, intent: Intent) -> None:
-        request = understand(intent, self._node_pools())
+        request = self._desk.understand(intent)
         if isinstance(request, Refusal):
-            self.reply(intent, False, failure(request, "1.1.0"), request)
+            self._desk.refuse(intent, "1.1.0", request)
             return
-        valid = request.conf.valid_attachments
-        if valid is None:
-            refusal = Refusal(
-                Code.INVALID_CONFIGURATION, "cni.dev/valid-attachments: missing", "GC needs the list of what may stay"
-            )
-            self.reply(intent, False, failure(refusal, request.conf.cni_version), refusal)
+        conf = request.conf
+        if conf.valid_attachments is None:
+            cure = "GC needs the list of what may stay"
+            refusal = Refusal(Code.INVALID_CONFIGURATION, "cni.dev/valid-attachments: missing", cure)
+            self._desk.refuse(intent, conf.cni_version, refusal)
             return
-        doomed = [
-            key for key, record in self.records.items() if record.network == request.conf.name and key not in valid
-        ]
+        records = self._desk.records.values()
+        doomed = [each.key for each in records if each.network == conf.name and each.key not in conf.valid_attachments]
         for key in doomed:
             self.post(key, Delete("GC: the runtime does not know it any more"))
-        stuck = await self._gone(doomed)
-        outcome = _stuck(stuck)
-        if outcome is None and request.conf.delegate:
-            outcome = await self.steps.ask_delegate(Verb.GC, Context(request.conf, request.intent.env))
-        content = failure(outcome, request.conf.cni_version) if outcome else b""
-        self.reply(intent, outcome is None, content, outcome)
+        outcome = _stuck(await self._gone(doomed))
+        if outcome is None and conf.delegate:
+            outcome = await self._desk.steps.ask_delegate(Verb.GC, Context(conf, request.intent.env))
+        if outcome is None:
+            self._desk.succeed(intent, conf.cni_version)
+        else:
+            self._desk.refuse(intent, conf.cni_version, outcome)
 
     async def _gone(self, keys: list[str]) -> list[str]:
         """A worker ends when its attachment is closed; one that waits for its next try is what GC must not wait for."""
         tasks = [task for task in self._tasks if task.get_name() in keys]
         if tasks:
             await asyncio.wait(tasks, timeout=GC_PATIENCE)
-        return [key for key in keys if key in self.records]
+        return [key for key in keys if key in self._desk.records]
 
 
 def _stuck(keys: list[str]) -> Refusal | None:

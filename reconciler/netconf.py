@@ -173,9 +173,7 @@ def _check_timeout(reader: _Reader, body: dict[str, Any]) -> None:
 def _check_ipv6(reader: _Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> None:
     wished = reader.flag("enable_ipv6", body.get("enable_ipv6"), True)
     if not wished and any(pool.subnet.version == 6 for pool in pools):
-        reader.wrong(
-            "enable_ipv6", False, "contradicts the IPv6 subnet in ipam; set it to true, or remove the subnet"
-        )
+        reader.wrong("enable_ipv6", False, "contradicts the IPv6 subnet in ipam; set it to true, or remove the subnet")
 
 
 def _delegate(reader: _Reader, ipam: Mapping[str, Any]) -> str | None:

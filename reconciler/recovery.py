@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from reconciler.desk import Desk
 from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
 from reconciler.ipam.pool import MAX_COOLDOWN
@@ -31,6 +32,7 @@ log = logging.getLogger("headcni")
 class Recovery:
     def __init__(
         self,
+        desk: Desk,
         engine: Engine,
         store: Store,
         ledger: Ledger,
@@ -38,6 +40,7 @@ class Recovery:
         boot_id: str,
         warn: Callable[[str, str], None],
     ) -> None:
+        self._desk = desk
         self._engine = engine
         self._store = store
         self._ledger = ledger
@@ -47,17 +50,17 @@ class Recovery:
 
     def load(self) -> int:
         for record in self._store.load():
-            self._engine.records[record.key] = record
+            self._desk.records[record.key] = record
             self._claim(record.key, record)
         self._cool()
         for unreadable in self._store.left_alone:
             self._warn(unreadable.path, f"{unreadable.path}: {unreadable.reason}")
-        return len(self._engine.records)
+        return len(self._desk.records)
 
     def _cool(self) -> None:
         """What was released so lately that it may still rest."""
         for closed in self._store.recently_closed():
-            age = self._engine.clock.mono_ns() / 1e9 - (closed.closed_mono or 0.0)
+            age = self._desk.clock.mono_ns() / 1e9 - (closed.closed_mono or 0.0)
             if closed.boot_id != self._boot_id or closed.closed_mono is None or age > MAX_COOLDOWN:
                 return
             for each in closed.addresses:
@@ -66,13 +69,13 @@ class Recovery:
     def compare(self, waiting: Iterable[Intent] = ()) -> None:
         """Links are listed before records are read: whatever is made meanwhile has a record already."""
         links = self._wiring.links()
-        names = {key: _link_of(record) for key, record in self._engine.records.items()}
-        idle = [record for record in self._engine.records.values() if not self._engine.busy(record.key)]
+        names = {key: _link_of(record) for key, record in self._desk.records.items()}
+        idle = [record for record in self._desk.records.values() if not self._engine.busy(record.key)]
         world = World(
             boot_id=self._boot_id,
-            namespace_alive={record.key: self._engine.namespace_alive(record) for record in idle if record.netns},
+            namespace_alive={record.key: self._desk.namespace_alive(record) for record in idle if record.netns},
             link_present={record.key: names[record.key] in links for record in idle},
-            pending_adds=frozenset(i.key for i in waiting if i.verb == "ADD" and not self._engine.expired(i)),
+            pending_adds=frozenset(i.key for i in waiting if i.verb == "ADD" and not self._desk.expired(i)),
         )
         for record in idle:
             event = plan_restart(record, world)

@@ -16,7 +16,7 @@ from typing import Any
 from cni import plugin
 from cni.spec import Code
 from reconciler.config import Config
-from reconciler.engine import Engine
+from reconciler.desk import Desk
 from reconciler.ipam.ledger import Ledger
 from reconciler.ipam.stock import PoolStats
 from reconciler.node.host import Host
@@ -36,7 +36,7 @@ class Reporter:
         self,
         config: Config,
         store: Store,
-        engine: Engine,
+        desk: Desk,
         ledger: Ledger,
         host: Host,
         warnings: list[str],
@@ -44,7 +44,7 @@ class Reporter:
     ) -> None:
         self.config = config
         self._store = store
-        self._engine = engine
+        self._desk = desk
         self._ledger = ledger
         self._host = host
         self._warnings = warnings
@@ -62,7 +62,7 @@ class Reporter:
             if now - looked >= PROBLEMS_SECONDS:
                 looked = now
                 await self.look_at_host()
-            if self._engine.dirty or now - written >= RENEW_SECONDS:
+            if self._desk.dirty or now - written >= RENEW_SECONDS:
                 written = now
                 self.write()
             await asyncio.sleep(LOOK_SECONDS)
@@ -77,10 +77,10 @@ class Reporter:
     async def look_at_host(self) -> None:
         problems = await asyncio.to_thread(self._mend_host)
         found = [NotReady(problem.what, problem.cure) for problem in problems]
-        found += [NotReady(refusal.msg, refusal.details) for refusal in await self._engine.delegates_refusing()]
+        found += [NotReady(refusal.msg, refusal.details) for refusal in await self._desk.delegates_refusing()]
         if found != self._host_problems:
             self._host_problems = found
-            self._engine.dirty = True
+            self._desk.dirty = True
 
     def _mend_host(self) -> tuple[Problem, ...]:
         """What somebody took away from the node's plumbing is put back; what cannot be is told."""
@@ -92,11 +92,11 @@ class Reporter:
         return self._host.problems()
 
     def write(self) -> None:
-        self._engine.dirty = False
+        self._desk.dirty = False
         self.latest = self.status()
         no_space = self._store.write("status.json", encode_status(self.latest))
         if no_space is not None:
-            self._engine.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
+            self._desk.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
 
     def stopped(self) -> None:
         self._stopping = True
@@ -116,7 +116,7 @@ class Reporter:
             written=time.time(),
             not_ready=tuple(reasons),
             warnings=tuple(self._warnings),
-            counts=dict(self._engine.states()),
+            counts=dict(self._desk.states()),
             pools=tuple(_pool(pool) for pool in self._ledger.stats()),
             quarantined=self._store.quarantined(),
             mesh={

@@ -145,9 +145,7 @@ class Steps:
     async def inspect(self, record: Attachment) -> tuple[str, ...]:
         if record.goal is State.ALLOCATED or record.netns is None:
             return ()
-        differences: tuple[str, ...] = await self._in_thread(
-            self._out.wiring.inspect, self.plan(record), record.netns
-        )
+        differences: tuple[str, ...] = await self._in_thread(self._out.wiring.inspect, self.plan(record), record.netns)
         return differences
 
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:

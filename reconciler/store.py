@@ -154,9 +154,7 @@ class Store:
         """Attachments that exist, perhaps, although their record cannot be read."""
         quarantined = _listing(self.root / "quarantine")
         newer = [os.path.basename(each.path) for each in self.left_alone]
-        return {
-            name.removesuffix(".json") for name in (*quarantined, *newer) if name.endswith(".json") and "@" in name
-        }
+        return {name.removesuffix(".json") for name in (*quarantined, *newer) if name.endswith(".json") and "@" in name}
 
     def quarantined(self) -> int:
         return sum(not name.endswith(".reason") for name in _listing(self.root / "quarantine"))

@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cni.spec import Code, Refusal, Verb
-from reconciler.answers import failure, success
+from reconciler.desk import Desk
 from reconciler.request import Request
 from reconciler.steps import Context, remembered_context
 from statemachine.attachment import Attachment, Namespace, State
@@ -36,9 +35,6 @@ from statemachine.machine import (
     next_step,
 )
 
-if TYPE_CHECKING:
-    from reconciler.engine import Engine
-
 ENDING = (State.TEARING_DOWN, State.TORN_DOWN)
 
 
@@ -49,8 +45,8 @@ class Call:
 
 
 class Worker:
-    def __init__(self, engine: Engine, key: str) -> None:
-        self._engine = engine
+    def __init__(self, desk: Desk, key: str) -> None:
+        self._desk = desk
         self.key = key
         self.inbox: deque[Intent | Event] = deque()
         self._arrived = asyncio.Event()
@@ -73,7 +69,7 @@ class Worker:
 
     @property
     def record(self) -> Attachment | None:
-        return self._engine.records.get(self.key)
+        return self._desk.records.get(self.key)
 
     async def run(self) -> None:
         while (job := await self._next()) is not None:
@@ -111,7 +107,7 @@ class Worker:
     def _when_patience_ends(self) -> Event:
         """Try again; unless the ADD that wants it has run out of time, and nobody else does."""
         record = self.record
-        self._waiting = [call for call in self._waiting if not self._engine.expired(call.intent)]
+        self._waiting = [call for call in self._waiting if not self._desk.expired(call.intent)]
         if record and not record.answered and record.state not in ENDING and not self._waiting:
             return Delete("the ADD that made it ran out of time")
         return Resume()
@@ -119,10 +115,10 @@ class Worker:
     # --- intents
 
     async def _serve(self, intent: Intent) -> None:
-        if self._engine.expired(intent):
-            self._engine.discard(intent)
+        if self._desk.expired(intent):
+            self._desk.discard(intent)
             return
-        request = self._engine.understand(intent)
+        request = self._desk.understand(intent)
         if isinstance(request, Refusal):
             self._tell(Call(intent, "1.0.0"), request)
         elif intent.verb is Verb.ADD:
@@ -133,13 +129,13 @@ class Worker:
             await self._check(request)
 
     async def _add(self, request: Request) -> None:
-        netns = self._engine.namespace_of(request)
+        netns = self._desk.namespace_of(request)
         if isinstance(netns, Refusal):
             self._tell(_call(request), netns)
             return
         record = self.record
         if record is not None and (record.state in ENDING or not _same_place(record, netns)):
-            if record.state not in ENDING and self._engine.namespace_alive(record):
+            if record.state not in ENDING and self._desk.namespace_alive(record):
                 self._tell(_call(request), _exists(record))
                 return
             await self._feed(Delete("the container is added anew"))
@@ -150,7 +146,7 @@ class Worker:
         self._waiting.append(_call(request))
         record = self.record
         if record is None:
-            self._engine.records[self.key] = self._engine.new_record(request, netns)
+            self._desk.records[self.key] = self._desk.new_record(request, netns)
             await self._feed(Resume())
         elif record.answered:
             await self._add_again(record)
@@ -162,7 +158,7 @@ class Worker:
         if record.state is State.ALLOCATED and record.goal is not State.ALLOCATED:
             await self._feed(Resume())  # it lost its link, and is about to get it back
         else:
-            differences = await self._engine.steps.inspect(record)
+            differences = await self._desk.steps.inspect(record)
             if not differences:
                 self._answer(None)
                 return
@@ -175,8 +171,7 @@ class Worker:
         if request.conf is not None and request.intent.config:
             self._context = Context(request.conf, request.intent.env)
         if self.record is None:
-            await self._engine.delete_unknown(request)
-            self._tell(_call(request), None)
+            self._tell(_call(request), await self._desk.delete_unknown(request))
             return
         self._waiting.append(_call(request))
         await self._feed(Delete("DEL"))
@@ -190,7 +185,7 @@ class Worker:
         elif not record.answered or record.state in ENDING:
             refusal = self._still_going()
         else:
-            refusal = await self._engine.check(request, record)
+            refusal = await self._desk.check(request, record)
         self._tell(_call(request), refusal)
 
     def _still_going(self) -> Refusal:
@@ -207,7 +202,7 @@ class Worker:
             record = self.record
             if record is None:
                 return  # closed meanwhile
-            decision = decide(record, event, self._engine.clock.wall())
+            decision = decide(record, event, self._desk.clock.wall())
             if decision.record is not record:
                 refusal = self._keep(decision.record, told=record.answered)
                 if refusal is not None:
@@ -221,33 +216,26 @@ class Worker:
                         self._answer(refusal)
                     case RetryAfter(seconds):
                         self._retry_at = asyncio.get_running_loop().time() + seconds
-                        self._engine.note_retry(decision.record)
+                        self._desk.note_retry(decision.record)
                     case Close():
                         self._close(decision.record)
                     case Do(step):
-                        event = await self._engine.steps.perform(
+                        event = await self._desk.steps.perform(
                             step, decision.record, self._context_for(decision.record)
                         )
 
     def _keep(self, record: Attachment, told: bool) -> Refusal | None:
         """Into memory and onto disk. A refusal: it could not be written, and its ADD was not answered yet."""
-        no_space = self._engine.store.save(record)
-        self._engine.records[self.key] = record
-        self._engine.changed()
+        no_space = self._desk.keep(record)
         self._unsaved = no_space is not None
         if no_space is None:
             return None
-        self._engine.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
         if told or record.state in ENDING:
             return None
         return Refusal(Code.IO_FAILURE, f"the record could not be written: {no_space.reason}", no_space.path)
 
     def _close(self, record: Attachment) -> None:
-        no_space = self._engine.store.close(record)
-        if no_space is not None:
-            self._engine.warn("no space for history", f"{record.key} leaves no history: {no_space.reason}")
-        self._engine.records.pop(self.key, None)
-        self._engine.closed(record)
+        self._desk.close(record)
         self._unsaved = False
         self._answer(None)
         self._context = None
@@ -274,11 +262,9 @@ class Worker:
         if intent.verb is Verb.ADD and refusal is None and (record is None or record.state in ENDING):
             refusal = Refusal(Code.TRY_AGAIN_LATER, f"{self.key} was deleted while it was being added", "add it anew")
         if refusal is not None:
-            self._engine.reply(intent, False, failure(refusal, version), refusal)
-        elif intent.verb is Verb.ADD and record is not None:
-            self._engine.reply(intent, True, success(record, version), None)
+            self._desk.refuse(intent, version, refusal)
         else:
-            self._engine.reply(intent, True, b"", None)
+            self._desk.succeed(intent, version, record if intent.verb is Verb.ADD else None)
 
 
 def _call(request: Request) -> Call:

@@ -24,9 +24,7 @@ from random import Random
 
 from cni.spec import Code, Refusal
 from reconciler.ipam.pool import MAX_COOLDOWN, Address, PoolSpec
-from reconciler.ipam.stock import Conflict, Counts, Drawn, ForeignAddresses, PoolStats, Stock
-
-LONG_AGO = float("-inf")
+from reconciler.ipam.stock import LONG_AGO, Conflict, Counts, Drawn, ForeignAddresses, PoolStats, Stock
 
 
 @dataclass(frozen=True, slots=True)

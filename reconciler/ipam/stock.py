@@ -7,7 +7,8 @@ in conflict (free as far as we are concerned, but somebody else's on this node),
 
 A stock does not know owners. The ledger tells every stock of every address that is held or released, so pools that
 overlap stay right without knowing of each other. A conflict is found when its address is drawn, and set aside until
-the node no longer holds it, so that it costs one look and is reported once.
+the node no longer holds it, so that it costs one look and is reported once; then it rests since its own release, as
+if it had never been looked at.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from reconciler.ipam.strategies import make_order
 
 ForeignAddresses = Mapping[Address, str]
 """Addresses of this node that are not ours (on an interface, or the whole of a host route) → what holds each."""
+
+
+LONG_AGO = float("-inf")  # released then: at rest for ever, free at the next look
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Stock:
         }
         self._thaw = [(at, rank) for rank, at in self._cooling.items()]  # may name what was held again meanwhile
         heapify(self._thaw)
-        self._aside: dict[int, Conflict] = {}
+        self._aside: dict[int, tuple[float, Conflict]] = {}  # with the time of its last release
         self._foreign: ForeignAddresses = {}
         self._order = make_order(spec.strategy, self._usable.size, taken | self._cooling.keys(), rng)
 
@@ -103,27 +107,31 @@ class Stock:
         """What was held cools from `at`."""
         rank = self._usable.rank(address)
         if rank is not None:
-            self._cooling[rank] = at
-            heappush(self._thaw, (at, rank))
+            self._cool(rank, at)
+
+    def _cool(self, rank: int, at: float) -> None:
+        self._cooling[rank] = at
+        heappush(self._thaw, (at, rank))
 
     def thaw(self, now: float) -> None:
         """What has cooled is free again."""
-        while (rank := self._pop_cooling(now - self.spec.cooldown)) is not None:
-            self._order.put(rank)
+        while (cooled := self._pop_cooling(now - self.spec.cooldown)) is not None:
+            self._order.put(cooled[1])
 
     def draw(self, now: float, foreign: ForeignAddresses) -> Drawn | None:
         """Takes an address, and the ledger must then tell all stocks that it is held; None when nothing is left."""
-        self.thaw(now)
         self._look(foreign)
+        self.thaw(now)
         found: list[Conflict] = []
         while self._order.free:
             rank = self._order.take()
-            if self._is_ours(rank, found):
+            if self._is_ours(rank, LONG_AGO, found):
                 return Drawn(self._usable.address(rank), conflicts=tuple(found))
         while (longest := self._pop_cooling(now)) is not None:
-            if self._is_ours(longest, found):
+            at, rank = longest
+            if self._is_ours(rank, at, found):
                 self.counts.early_reuses += 1
-                return Drawn(self._usable.address(longest), early=True, conflicts=tuple(found))
+                return Drawn(self._usable.address(rank), early=True, conflicts=tuple(found))
         return None
 
     def stats(self, now: float) -> PoolStats:
@@ -135,7 +143,7 @@ class Stock:
             size=size,
             free=free,
             cooling=len(self._cooling),
-            conflicts=tuple(self._aside.values()),
+            conflicts=tuple(conflict for _, conflict in self._aside.values()),
             held=size - free - len(self._cooling) - len(self._aside),
             reserved=self.spec.subnet.num_addresses - size,
             allocations=self.counts.allocations,
@@ -146,29 +154,30 @@ class Stock:
         )
 
     def _look(self, foreign: ForeignAddresses) -> None:
-        """What the node gave up since the last look is free again."""
+        """What the node gave up since the last look rests again, or is free."""
         if foreign is self._foreign:
             return
         self._foreign = foreign
-        for rank in [rank for rank, conflict in self._aside.items() if conflict.address not in foreign]:
-            del self._aside[rank]
-            self._order.put(rank)
+        for rank, (at, conflict) in list(self._aside.items()):
+            if conflict.address not in foreign:
+                del self._aside[rank]
+                self._cool(rank, at)
 
-    def _pop_cooling(self, until: float) -> int | None:
+    def _pop_cooling(self, until: float) -> tuple[float, int] | None:
         """The one released longest ago, if that was not after `until`."""
         while self._thaw and self._thaw[0][0] <= until:
             at, rank = heappop(self._thaw)
             if self._cooling.get(rank) == at:
                 del self._cooling[rank]
-                return rank
+                return at, rank
         return None
 
-    def _is_ours(self, rank: int, found: list[Conflict]) -> bool:
+    def _is_ours(self, rank: int, released: float, found: list[Conflict]) -> bool:
         address = self._usable.address(rank)
         holder = self._foreign.get(address)
         if holder is None:
             return True
-        self._aside[rank] = Conflict(address, holder)
+        found.append(Conflict(address, holder))
+        self._aside[rank] = released, found[-1]
         self.counts.conflicts += 1
-        found.append(self._aside[rank])
         return False

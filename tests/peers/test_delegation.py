@@ -86,7 +86,12 @@ class TestErrors:
         own = call(box, "host-local", "ADD", config, "one")[1]
         refused = call(box, "headcni", "ADD", config, "one")[1]
         assert (refused["code"], refused["msg"]) == (own["code"], own["msg"])
-        call(box, "headcni", "DEL", config, "one")
+
+    def test_what_it_never_served_is_not_remembered_for_ever(self, headcni: HeadCni, box: Box) -> None:
+        new_pods(box, "one")
+        config = single({"type": "headcni", "ipam": host_local("10.244.1.0/33")})
+        call(box, "headcni", "ADD", config, "one")
+        assert call(box, "headcni", "DEL", config, "one")[0] == 0
         headcni.await_nothing_left()
 
     def test_a_missing_plugin_is_ours_to_report(self, headcni: HeadCni, box: Box) -> None:

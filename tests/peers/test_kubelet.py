@@ -15,7 +15,13 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]
 
 CONTAINERDS = {"containerd-1.6": "1.0.0", "containerd-2": "1.1.0"}
 """And the newest CNI version that its libcni speaks: with 1.1.0 it asks STATUS every few seconds."""
-TWENTY = [f"pod{i}" for i in range(20)]
+
+
+# The names differ from test to test: a kubelet lets ten seconds pass before a static pod's name is used again.
+
+
+def twenty(prefix: str) -> list[str]:
+    return [f"{prefix}{number}" for number in range(20)]
 
 
 @dataclass(frozen=True)
@@ -60,37 +66,37 @@ def headcni(node: Node) -> HeadCni:
 
 
 def test_pods_reach_each_other(kube: KubeNode, headcni: HeadCni) -> None:
-    kube.create("a", "b")
-    addresses = kube.await_running("a", "b")
-    assert kube.ping("a", addresses["b"])
-    assert kube.ping("b", addresses["a"])
-    assert {record["pod"]["name"] for record in headcni.records()} == {"a-box", "b-box"}
+    kube.create("fox", "owl")
+    addresses = kube.await_running("fox", "owl")
+    assert kube.ping("fox", addresses["owl"])
+    assert kube.ping("owl", addresses["fox"])
+    assert {record["pod"]["name"] for record in headcni.records()} == {"fox-box", "owl-box"}
 
 
 def test_pods_do_not_notice_that_the_daemon_is_killed(kube: KubeNode, headcni: HeadCni) -> None:
-    kube.create("a", "b")
-    before = kube.await_running("a", "b")
+    kube.create("elk", "ant")
+    before = kube.await_running("elk", "ant")
     headcni.kill()
-    assert kube.ping("a", before["b"])
+    assert kube.ping("elk", before["ant"])
     headcni.start()
-    assert kube.ping("b", before["a"])
+    assert kube.ping("ant", before["elk"])
     assert kube.running() == before
-    assert kube.restarts("a") == 0
+    assert kube.restarts("elk") == 0
 
 
 def test_a_pod_that_came_without_a_daemon_starts_with_the_next(kube: KubeNode, headcni: HeadCni) -> None:
     headcni.kill()
-    kube.create("a")
+    kube.create("bee")
     eventually(headcni.intents, "the runtime to call the plugin", told=kube.tail)
     headcni.start()
-    kube.await_running("a")
+    kube.await_running("bee")
 
 
 def test_a_pod_that_went_without_a_daemon_is_cleared_by_the_next(node: Node) -> None:
-    node.kube.create("a", "b")
-    node.kube.await_running("a", "b")
+    node.kube.create("cat", "dog")
+    node.kube.await_running("cat", "dog")
     node.headcni.kill()
-    node.kube.delete("a", "b")
+    node.kube.delete("cat", "dog")
     eventually(lambda: not node.kube.sandboxes(), "the sandboxes to go", 60, node.kube.tail)
     assert len(node.headcni.records()) == 2
     node.headcni.start()
@@ -98,28 +104,31 @@ def test_a_pod_that_went_without_a_daemon_is_cleared_by_the_next(node: Node) -> 
 
 
 def test_twenty_at_once(kube: KubeNode) -> None:
-    kube.create(*TWENTY)
-    addresses = kube.await_running(*TWENTY)
-    assert len(set(addresses.values())) == len(TWENTY)
-    assert all(kube.ping("pod0", address) for address in addresses.values())
+    pods = twenty("first")
+    kube.create(*pods)
+    addresses = kube.await_running(*pods)
+    assert len(set(addresses.values())) == len(pods)
+    assert all(kube.ping(pods[0], address) for address in addresses.values())
 
 
 def test_twenty_at_once_while_the_daemon_is_killed_twice(kube: KubeNode, headcni: HeadCni) -> None:
-    kube.create(*TWENTY)
+    pods = twenty("second")
+    kube.create(*pods)
     for number in (2, 8):
         eventually(lambda n=number: len(headcni.records()) >= n, f"{number} records", told=headcni.tail)
         headcni.kill()
         headcni.start()
-    addresses = kube.await_running(*TWENTY)
-    assert len(set(addresses.values())) == len(TWENTY)
-    assert all(kube.ping("pod0", address) for address in addresses.values())
+    addresses = kube.await_running(*pods)
+    assert len(set(addresses.values())) == len(pods)
+    assert all(kube.ping(pods[0], address) for address in addresses.values())
 
 
 def test_twenty_go_at_once_while_the_daemon_is_killed(node: Node) -> None:
-    node.kube.create(*TWENTY)
-    node.kube.await_running(*TWENTY)
+    pods = twenty("third")
+    node.kube.create(*pods)
+    node.kube.await_running(*pods)
     node.kube.delete_all()
-    eventually(lambda: len(node.headcni.records()) < len(TWENTY), "the first to go", told=node.headcni.tail)
+    eventually(lambda: len(node.headcni.records()) < len(pods), "the first to go", told=node.headcni.tail)
     node.headcni.kill()
     node.headcni.start()
     node.await_empty()

@@ -248,6 +248,16 @@ def test_an_address_the_node_gave_up_is_free_again(world):
     assert world.ledger.stats()[0].conflicts == ()
 
 
+def test_a_cooling_address_that_the_node_had_meanwhile_still_rests(world):
+    world.fill()
+    world.ledger.release("c0@eth0")
+    world.foreign = {ip_address("10.1.0.2"): "address of eth1"}
+    world.refuse("late@eth0")
+    world.foreign = {}
+    world.time += 29
+    assert world.ledger.allocate("late@eth0", [V4]).early_reuse == (ip_address("10.1.0.2"),)
+
+
 @pytest.mark.parametrize("how", ["asked for", "claimed", "cooled"])
 def test_an_address_in_conflict_that_changes_hands_is_in_conflict_no_more(world, how):
     address = ip_address("10.1.0.2")
