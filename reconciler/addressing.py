@@ -5,7 +5,7 @@ under `bridge` and its like the subnet is on the link, and the address carries t
 
 Routes: those of the configuration, exactly. None configured means a default route for each family. Routes configured
 without a default, with a `service_cidr` beside them, get the way to the services too: a pod that cannot reach the
-cluster's DNS is never what was meant.
+cluster's DNS is never what was meant. A route of a family that the pod has no address of is left out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def _routes(conf: NetConf, addresses: Sequence[Address], goal: State) -> tuple[R
     gateways = {ip_interface(each.address).version: each.gateway for each in addresses}
     if not conf.routes:
         return tuple(Route(DEFAULT_ROUTE[version], gateway) for version, gateway in gateways.items())
-    filled = [replace(route, gw=route.gw or gateways.get(ip_network(route.dst).version)) for route in conf.routes]
+    led = [(route, gateways.get(ip_network(route.dst).version)) for route in conf.routes]
+    filled = [replace(route, gw=route.gw or gateway) for route, gateway in led if gateway is not None]
     service = conf.raw.get("service_cidr")
     if isinstance(service, str) and not _covered(service, filled):
         filled.append(Route(service, gateways.get(ip_network(service, strict=False).version)))
