@@ -59,6 +59,12 @@ def _inside(work: Path, options: argparse.Namespace) -> int:
     return 0
 
 
+def _place() -> str | None:
+    """On the file system that holds the state of a real node: what a new file costs depends on it."""
+    usual = "/var/lib"
+    return usual if os.access(usual, os.W_OK) else None
+
+
 def _standard_plugins() -> Path:
     """Those that `make peers` builds; else Debian's, older, from its package, unpacked into the same cache."""
     try:

@@ -69,7 +69,7 @@ def daemon(node: Node, state: Path, work: Path) -> Iterator[Daemon]:
     with log_file.open("wb") as log:
         flags = f"--state-dir {state} --pod-cidr {POD_CIDR} --mesh none --kube off --metrics-port 0"
         command = [sys.executable, "-m", "reconciler.operate.cli", "daemon", *flags.split()]
-        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log)
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log, env=_environment(work))
     try:
         yield Daemon(state, process, ours)
     except Exception:
@@ -82,6 +82,12 @@ def daemon(node: Node, state: Path, work: Path) -> Iterator[Daemon]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _environment(work: Path) -> dict[str, str]:
+    """With compiled modules, as an installed daemon has them, whatever the caller's shell says."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(work / "pycache")}
 
 
 def _until(reached: Callable[[], bool], complaint: str) -> None:

@@ -79,6 +79,11 @@ class Desk:
         self.dirty = True
         log.info("closed key=%s pod=%s", record.key, record.pod)
 
+    def forget(self, key: str) -> None:
+        """As if it had never been: nothing was done for it yet."""
+        self._store.forget(key)
+        self.records.pop(key, None)
+
     def _note(self, no_space: NoSpace | None) -> None:
         if no_space is not None:
             self.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")

@@ -116,6 +116,9 @@ class Engine:
     # --- garbage
 
     async def _collect_garbage(self, intent: Intent) -> None:
+        if self._desk.expired(intent):
+            self._desk.discard(intent)
+            return
         request = self._desk.understand(intent)
         if isinstance(request, Refusal):
             self._desk.refuse(intent, "1.1.0", request)

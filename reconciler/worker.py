@@ -52,6 +52,7 @@ class Worker:
         self._arrived = asyncio.Event()
         self._retry_at: float | None = None  # of the event loop's clock
         self._waiting: list[Call] = []  # who is to be told when the machine answers
+        self._serving: Call | None = None  # in hand, and neither waiting nor told
         self._context: Context | None = None
         self._unsaved = False
         self._hurried = False
@@ -83,6 +84,8 @@ class Worker:
         refusal = Refusal(Code.INTERNAL_FAULT, "fault in the daemon", f"{type(error).__name__}: {error}")
         record = self.record
         step = next_step(record) if record else None
+        if self._serving is not None:
+            self._tell(self._serving, refusal)
         if step is None:
             self._answer(refusal)
         else:
@@ -107,7 +110,10 @@ class Worker:
     def _when_patience_ends(self) -> Event:
         """Try again; unless the ADD that wants it has run out of time, and nobody else does."""
         record = self.record
-        self._waiting = [call for call in self._waiting if not self._desk.expired(call.intent)]
+        expired = [call for call in self._waiting if self._desk.expired(call.intent)]
+        self._waiting = [call for call in self._waiting if call not in expired]
+        for call in expired:
+            self._desk.discard(call.intent)
         if record and not record.answered and record.state not in ENDING and not self._waiting:
             return Delete("the ADD that made it ran out of time")
         return Resume()
@@ -120,13 +126,24 @@ class Worker:
             return
         request = self._desk.understand(intent)
         if isinstance(request, Refusal):
-            self._tell(Call(intent, "1.0.0"), request)
-        elif intent.verb is Verb.ADD:
+            await self._misunderstood(intent, request)
+            return
+        self._serving = _call(request)
+        if intent.verb is Verb.ADD:
             await self._add(request)
         elif intent.verb is Verb.DEL:
             await self._delete(request)
         else:
             await self._check(request)
+
+    async def _misunderstood(self, intent: Intent, refusal: Refusal) -> None:
+        """A DEL of what we know is done nevertheless: the record tells more than a broken configuration."""
+        call = Call(intent, "1.0.0")
+        if intent.verb is Verb.DEL and self.record is not None:
+            self._wait(call)
+            await self._feed(Delete(f"DEL, with a configuration that cannot be used: {refusal}"))
+        else:
+            self._tell(call, refusal)
 
     async def _add(self, request: Request) -> None:
         netns = self._desk.namespace_of(request)
@@ -143,15 +160,27 @@ class Worker:
                 self._tell(_call(request), self._still_going())
                 return
         self._context = Context(request.conf, request.intent.env)
-        self._waiting.append(_call(request))
+        self._wait(_call(request))
         record = self.record
         if record is None:
-            self._desk.records[self.key] = self._desk.new_record(request, netns)
-            await self._feed(Resume())
+            await self._begin(request, netns)
         elif record.answered:
             await self._add_again(record)
         else:
             await self._feed(Resume())
+
+    async def _begin(self, request: Request, netns: Namespace | None) -> None:
+        """Until there is an address to remember, the intent is record enough; unless somebody else keeps the addresses,
+        who must be told if nothing comes of it."""
+        record = self._desk.new_record(request, netns)
+        if request.conf.delegate:
+            refusal = self._keep(record, told=False)
+            if refusal is not None:
+                self._answer(refusal)
+                self._desk.forget(self.key)
+                return
+        self._desk.records[self.key] = record
+        await self._feed(Resume())
 
     async def _add_again(self, record: Attachment) -> None:
         """The same answer as before, and true: what the record says is put back first where it is missing."""
@@ -173,7 +202,7 @@ class Worker:
         if self.record is None:
             self._tell(_call(request), await self._desk.delete_unknown(request))
             return
-        self._waiting.append(_call(request))
+        self._wait(_call(request))
         await self._feed(Delete("DEL"))
 
     async def _check(self, request: Request) -> None:
@@ -247,6 +276,10 @@ class Worker:
 
     # --- answers
 
+    def _wait(self, call: Call) -> None:
+        self._serving = None
+        self._waiting.append(call)
+
     def _answer(self, refusal: Refusal | None) -> None:
         """Held back while the record of a teardown is not on disk: the intent is then all that remembers it."""
         record = self.record
@@ -258,6 +291,7 @@ class Worker:
 
     def _tell(self, call: Call, refusal: Refusal | None) -> None:
         intent, version = call.intent, call.version
+        self._serving = None
         record = self.record
         if intent.verb is Verb.ADD and refusal is None and (record is None or record.state in ENDING):
             refusal = Refusal(Code.TRY_AGAIN_LATER, f"{self.key} was deleted while it was being added", "add it anew")

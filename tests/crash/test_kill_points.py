@@ -197,8 +197,9 @@ def test_a_daemon_killed_anywhere_in_a_delete_leaves_nothing(site, tmp_path, rec
         site.daemon.wait_ready()
         site.wait_quiet()
         wait_until(lambda: gone(site))
+        list(unread_answers(site))  # a DEL does not wait where no daemon lives; the daemon sweeps its answer later
         failed = [] if answer.code == 0 else [answer]
-        return [*failed, *site.wrongs(), *unread_answers(site), *empty.difference(site.node.snapshot())]
+        return [*failed, *site.wrongs(), *empty.difference(site.node.snapshot())]
 
     report(record_property, "DEL", *strike_everywhere(site, "DEL", prepare, conclude, tmp_path / "trace"))
 

@@ -14,9 +14,7 @@ from headcni import REPOSITORY, HeadCni
 
 from fixtures.peers import MissingPeer, find
 from fixtures.peers.catalogue import PEERS
-from fixtures.peers.system import MissingTool, need
-
-TOOLS = ("ip", "tc", "nft", "unshare", "nsenter", "mount")
+from fixtures.peers.system import SYSTEM_PACKAGES, MissingTool, need
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +22,7 @@ def _can_run_here() -> None:
     if os.geteuid() != 0:
         _cannot_run("needs root")
     try:
-        need(*TOOLS)
+        need(*SYSTEM_PACKAGES)
         for name in PEERS:
             find(name)
     except (MissingTool, MissingPeer) as missing:
