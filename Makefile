@@ -21,8 +21,7 @@ demo: $(STAMP) ## two nodes, some pods, a kill, a delete without a daemon: half 
 	$(BIN)/python -m fixtures.demo
 
 test: $(STAMP) ## every test that needs no compiler: pure and kernel tiers (root, or a user namespace)
-	$(BIN)/python -m fixtures.system
-	$(BIN)/python -m pytest tests/pure tests/kernel tests/crash $(ARGS)
+	$(BIN)/python -m fixtures.system $(BIN)/python -m pytest tests/pure tests/kernel tests/crash $(ARGS)
 
 peers: $(STAMP) ## build and cache the real peers: cnitool, the standard plugins, kubelet, containerd
 	$(BIN)/python -m fixtures.peers.build

@@ -33,6 +33,9 @@ class Conflict:
     address: Address
     holder: str
 
+    def __str__(self) -> str:
+        return f"{self.address} is in use on this node and is not given to a pod: {self.holder}"
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:

@@ -59,9 +59,7 @@ def build_parser() -> ArgumentParser:
     history = verb("history", _reading("pods", "history"), "who held which address, from when to when")
     history.add_argument("query", nargs="?", metavar="POD|CONTAINER|IP", help=QUERY)
     history.add_argument("--at", metavar="TIME", help="who held it then: 03:12, or 2026-11-21T03:12")
-    replay = verb(
-        "replay", _reading("rehearse", "replay"), "what a daemon would do that starts on a copied directory"
-    )
+    replay = verb("replay", _reading("rehearse", "replay"), "what a daemon would do that starts on a copied directory")
     replay.add_argument("state_dir", metavar="DIR", help="the copy of a state directory")
     replay.add_argument(
         "--boot-id",

@@ -10,9 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cni.spec import REMEDIES
+from reconciler.operate.netkeys import IPAM, NETWORK, Key
 from reconciler.operate.states import arrows, mermaid, work
 from reconciler.settings import SETTINGS, as_text
 
+EXAMPLE = """\
+{
+  "cniVersion": "1.0.0",
+  "name": "tailscale-cni",
+  "plugins": [
+    {"type": "headcni", "ipam": {"type": "headcni-ipam", "subnet": "10.244.1.0/24"}},
+    {"type": "portmap", "capabilities": {"portMappings": true}}
+  ]
+}"""
 NOTICE = "<!-- Printed by `python -m reconciler.operate.docs`; a test holds it equal. -->"
 
 
@@ -69,7 +79,11 @@ def _configuration() -> str:
         for s in SETTINGS
     ]
     return _page(
-        "Configuration of the daemon",
+        "Configuration",
+        "The daemon has settings, one set for the node; the network configuration in /etc/cni/net.d comes with each",
+        "call of the plugin, and says what this network's pods get.",
+        "",
+        "## The daemon",
         "A flag wins over an environment variable, that over the file (`--config FILE` or `HEADCNI_CONFIG`, YAML),",
         "that over the default. Lists are written with commas in a variable; their flags may be repeated. An empty",
         "variable counts as not given. All problems are reported at once. `headcni config` prints every value and",
@@ -77,7 +91,26 @@ def _configuration() -> str:
         "signal, the others at the next start.",
         "",
         *_table(("Key", "Flag", "Variable", "Default", "Meaning"), rows),
+        "",
+        "## The network configuration",
+        "All problems are told at once, with code 7, field, value and cure. An unknown key has no effect and is warned",
+        "about once. The whole file, as /etc/cni/net.d/10-headcni.conflist:",
+        "",
+        "```json",
+        EXAMPLE,
+        "```",
+        "",
+        *_keys(NETWORK),
+        "",
+        "### ipam",
+        "For `type: headcni-ipam`. Other IPAM plugins get the configuration as it is, and have keys of their own.",
+        "",
+        *_keys(IPAM),
     )
+
+
+def _keys(keys: Sequence[Key]) -> list[str]:
+    return _table(("Key", "Default", "Meaning"), [(f"`{key.name}`", key.default, key.meaning) for key in keys])
 
 
 def _page(title: str, *lines: str) -> str:

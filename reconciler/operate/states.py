@@ -26,9 +26,7 @@ def states(args: Namespace) -> int:
 
 def arrows() -> list[tuple[str, str, str, str]]:
     return [
-        (source.value, move.trigger, move.target.value, move.meaning)
-        for move in TRANSITIONS
-        for source in move.sources
+        (source.value, move.trigger, move.target.value, move.meaning) for move in TRANSITIONS for source in move.sources
     ]
 
 

@@ -2,20 +2,23 @@
 and the plugin at each of its system calls that touch files.
 
 The killer is strace: `--inject=CALL:signal=KILL:when=N` strikes at the entry of the N-th such call, N = 1, 2, … until
-the request ends by itself. "After call N" is "before call N+1": nothing outside the process happens in between. strace counts
-for each thread, so each thread is struck by itself: the event loop, the one that speaks netlink, and the others. Which
-is which is learnt from an undisturbed request to the same daemon just before.
+the request ends by itself. "After call N" is "before call N+1": nothing outside the process happens in between. strace
+counts for each thread, so each thread is struck by itself: the event loop, the one that speaks netlink, the others.
+Which is which is learnt from an undisturbed request to the same daemon just before.
 """
 
 import itertools
 import os
 import re
+import signal
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import pytest
 
 from fixtures.lab import Lab
+from fixtures.processes import PLUGIN
 from fixtures.site import Site, wait_until
 from fixtures.snapshot import Snapshot
 
@@ -24,7 +27,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 FILES = ("rename", "unlink", "write")
 NETLINK = ("sendto",)
 STRIKES = {"loop": FILES + NETLINK, "netlink": NETLINK, "others": NETLINK}
-SEEN = re.compile(r"^(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
+PLUGINS = "%file,write"
+SEEN = re.compile(r"^(?:(?P<thread>\d+) +)?(?P<call>\w+)\((?P<rest>.*)$")
 LINK_REQUEST = re.compile(r"nlmsg_type=(RTM_(NEW|DEL|GET|SET)LINK|0x1[0-3]\b)")  # strace does not always know the name
 
 
@@ -209,6 +213,46 @@ def unread_answers(site):
     for name in site.files("results"):
         (site.state_dir / "results" / name).unlink()
         yield f"results/{name} was left"
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_a_plugin_killed_anywhere_leaves_nothing_that_a_later_delete_does_not_remove(
+    site, verb, tmp_path, record_property
+):
+    empty = site.node.snapshot()
+    points = plugin_points(site, verb, tmp_path / "trace")
+    for call, when in points:
+        if verb == "DEL":
+            site.add()
+        inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}")
+        answer = site.call(verb, command=("strace", "-o", "/dev/null", *inject, *PLUGIN))
+        assert answer.code == -signal.SIGKILL, (call, when)
+        site.wait_quiet()
+        assert site.wrongs() == [], (call, when)
+        site.delete()
+        wait_until(lambda: gone(site))
+        for directory in ("results", "tmp"):  # swept later
+            for name in site.files(directory):
+                (site.state_dir / directory / name).unlink()
+        assert empty.difference(site.node.snapshot()) == (), (call, when)
+    record_property("kill_points", len(points))
+    print(f"plugin, {verb}: {len(points)} kill points")
+    assert len(points) >= 8
+
+
+def plugin_points(site, verb, trace):
+    """Its calls that name a file of ours, and what it writes, from an undisturbed run."""
+    if verb == "DEL":
+        site.add()
+    site.call(verb, command=("strace", "-o", str(trace), "-e", f"trace={PLUGINS}", *PLUGIN))
+    site.delete()
+    wait_until(lambda: gone(site))
+    counts, points = Counter(), []
+    for each in observed(trace):
+        counts[each["call"]] += 1
+        if str(site.state_dir) in each["rest"] or each["call"] == "write":
+            points.append((each["call"], counts[each["call"]]))
+    return points
 
 
 def report(record_property, verb, points, wrongs):

@@ -1,13 +1,12 @@
-"""The contract with a runtime, through real processes: results, checks, statuses, and what bad input is told."""
+"""The contract with a runtime, through real processes: results, checks, garbage, statuses."""
 
 import json
-from pathlib import Path
+import time
 
 import pytest
 
 from cni.spec import Code
 from fixtures.lab import Lab
-from fixtures.processes import PLUGIN
 from fixtures.site import Site, wait_until
 from reconciler.wiring.plan import host_name, macs
 
@@ -17,34 +16,26 @@ DUAL = "10.244.1.0/24,fd00:244:1::/64"
 
 
 @pytest.fixture(scope="module")
-def node():
-    with Lab(1) as lab:
-        yield lab.nodes[0]
+def lab():
+    with Lab(2) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def shared(node, tmp_path_factory):
-    """One daemon for all tests that leave it as it was."""
-    with Site(node, tmp_path_factory.mktemp("cni") / "state", pod_cidr=DUAL) as running:
-        running.conf["ipam"] = {"type": "headcni-ipam", "subnet": "10.244.1.0/24"}
+def shared(lab, tmp_path_factory):
+    with Site(lab.nodes[0], tmp_path_factory.mktemp("shared") / "state", pod_cidr=DUAL) as running:
         yield running
 
 
 @pytest.fixture
 def site(shared):
-    """And each test leaves nothing behind, failed or not."""
     yield shared
-    for record in shared.records().values():
-        shared.call("DEL", record.container, ifname=record.ifname, conf={"ipam": None})
-    wait_until(lambda: not shared.records(), otherwise=shared.daemon.log_tail)
-    assert shared.wrongs() == []
-    for container in list(shared.pods):
-        shared.remove_pod(container)
+    shared.remove_all()
 
 
 @pytest.fixture
-def own_site(node, tmp_path):
-    with Site(node, tmp_path / "state") as running:
+def own_site(lab, tmp_path):
+    with Site(lab.nodes[1], tmp_path / "state") as running:
         yield running
 
 
@@ -113,9 +104,18 @@ def test_a_network_without_a_subnet_takes_the_nodes_pod_cidrs(site):
     assert [ip["gateway"] for ip in answer.json["ips"]] == ["10.244.1.1", "fd00:244:1::1"]
 
 
-def test_pods_reach_the_world_outside_with_the_nodes_address(node):
-    with Lab(2) as lab, Site(lab.nodes[0], Path(node.path).with_name("unused")) as _:
-        pass
+def test_pods_reach_other_nodes_and_their_pods(tmp_path):
+    """What leaves the cluster has the node's address: the other node has no way back to the pod."""
+    with Lab(2) as other:
+        here, there = other.nodes
+        stranger = there.address
+        with Site(here, tmp_path / "one", "--static-route", f"10.244.2.0/24={there.address}") as one:
+            one.add()
+            assert one.pod("box").ping(stranger)
+            way_back = ("--static-route", f"10.244.1.0/24={here.address}")
+            with Site(there, tmp_path / "two", *way_back, pod_cidr="10.244.2.0/24") as two:
+                assert one.pod("box").ping(two.add().address)
+                assert two.pod("box").ping("10.244.1.2")
 
 
 @pytest.mark.parametrize("verb", ["ADD", "CHECK"])
@@ -156,6 +156,7 @@ def test_an_address_that_is_held_is_refused_with_its_holder(site):
 
 def test_an_address_somebody_else_has_on_this_node_is_never_given(site):
     site.node.run("ip", "address", "add", "10.244.1.81/32", "dev", "lo")
+    time.sleep(1.1)  # how long the daemon trusts its last look
     try:
         answer = site.call("ADD", conf={"runtimeConfig": {"ips": ["10.244.1.81"]}})
     finally:
@@ -281,75 +282,3 @@ def test_run_by_hand_it_says_what_it_is(site):
     answer = site.call("", raw=b"")
     assert answer.code == 0
     assert b"CNI protocol versions supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0" in answer.errors
-
-
-# --- bad input: code, and words that must be in the message
-
-
-def ipam(**keys):
-    return {"conf": {"ipam": {"type": "headcni-ipam", "subnet": "10.244.1.0/24", **keys}}}
-
-
-WRONG = {
-    "unknown command": ({"verb": "ADDD"}, Code.INVALID_ENVIRONMENT, ["CNI_COMMAND", "ADDD", "DEL"]),
-    "no container id": ({"container": ""}, Code.INVALID_ENVIRONMENT, ["CNI_CONTAINERID"]),
-    "no interface name": ({"ifname": ""}, Code.INVALID_ENVIRONMENT, ["CNI_IFNAME"]),
-    "no namespace": ({"netns": ""}, Code.INVALID_ENVIRONMENT, ["CNI_NETNS"]),
-    "a container id that climbs": ({"container": "a..b"}, Code.INVALID_ENVIRONMENT, ["CNI_CONTAINERID", "a..b"]),
-    "a container id with a slash": ({"container": "a/b"}, Code.INVALID_ENVIRONMENT, ["CNI_CONTAINERID", "a/b"]),
-    "an interface name too long": ({"ifname": "sixteen-letters-"}, Code.INVALID_ENVIRONMENT, ["CNI_IFNAME", "15"]),
-    "an interface name with a slash": ({"ifname": "a/b"}, Code.INVALID_ENVIRONMENT, ["CNI_IFNAME", "a/b"]),
-    "CNI_ARGS without values": ({"args": "nonsense"}, Code.INVALID_ENVIRONMENT, ["CNI_ARGS", "nonsense", "NAME=VALUE"]),
-    "CNI_ARGS with a strange IP": ({"args": "IP=here"}, Code.INVALID_ENVIRONMENT, ["CNI_ARGS", "here"]),
-    "not JSON": ({"raw": b"{"}, Code.DECODE_FAILURE, ["JSON"]),
-    "a JSON list": ({"conf_only": b"[]"}, Code.DECODE_FAILURE, ["object"]),
-    "unsupported version": ({"conf": {"cniVersion": "9.9.9"}}, Code.INCOMPATIBLE_VERSION, ["cniVersion", "9.9.9", "1.1.0"]),
-    "no name": ({"conf": {"name": None}}, Code.INVALID_CONFIGURATION, ["name"]),
-    "subnet too small": (ipam(subnet="10.244.1.0/32"), Code.INVALID_CONFIGURATION, ["ipam.subnet", "10.244.1.0/32", "/31"]),
-    "malformed subnet": (ipam(subnet="10.244.1.0"), Code.INVALID_CONFIGURATION, ["ipam.subnet", "10.244.1.0"]),
-    "subnet with host bits": (ipam(subnet="10.244.1.7/24"), Code.INVALID_CONFIGURATION, ["ipam.subnet", "10.244.1.0/24"]),
-    "overlapping subnets": (
-        {"conf": {"ipam": {"ranges": [[{"subnet": "10.244.1.0/24"}], [{"subnet": "10.244.1.128/25"}]]}}},
-        Code.INVALID_CONFIGURATION,
-        ["10.244.1.0/24", "10.244.1.128/25", "overlap"],
-    ),
-    "gateway outside": (ipam(gateway="10.9.9.9"), Code.INVALID_CONFIGURATION, ["ipam.gateway", "10.9.9.9", "inside"]),
-    "range backwards": (
-        ipam(rangeStart="10.244.1.20", rangeEnd="10.244.1.10"),
-        Code.INVALID_CONFIGURATION,
-        ["rangeStart", "10.244.1.20", "10.244.1.10", "exchange"],
-    ),
-    "unknown strategy": (ipam(allocation_strategy="magic"), Code.INVALID_CONFIGURATION, ["allocation_strategy", "magic", "random"]),
-    "MTU too small": ({"conf": {"mtu": 100}}, Code.INVALID_CONFIGURATION, ["mtu", "100", "576"]),
-    "timeout out of range": ({"conf": {"timeout_seconds": 0}}, Code.INVALID_CONFIGURATION, ["timeout_seconds", "110"]),
-    "an address outside the subnet": (
-        {"conf": {"runtimeConfig": {"ips": ["10.9.9.9"]}}},
-        Code.ADDRESS_REFUSED,
-        ["10.9.9.9", "10.244.1.0/24"],
-    ),
-    "the gateway's address": ({"args": "IP=10.244.1.1"}, Code.ADDRESS_REFUSED, ["10.244.1.1", "gateway"]),
-    "no such namespace": ({"netns": "/run/netns/none"}, Code.UNKNOWN_CONTAINER, ["CNI_NETNS", "/run/netns/none"]),
-    "a namespace that is a file": ({"netns": "/etc/passwd"}, Code.INVALID_ENVIRONMENT, ["CNI_NETNS", "/etc/passwd"]),
-    "a namespace that is a directory": ({"netns": "/proc"}, Code.INVALID_ENVIRONMENT, ["CNI_NETNS", "/proc"]),
-    "another kind of namespace": ({"netns": "/proc/self/ns/uts"}, Code.INVALID_ENVIRONMENT, ["CNI_NETNS", "uts"]),
-    "relative state_dir": ({"conf": {"state_dir": "here"}}, Code.INVALID_CONFIGURATION, ["state_dir", "here"]),
-    "an IPAM plugin that is not there": ({"conf": {"ipam": {"type": "none-such"}}}, Code.DELEGATE_FAILED, ["none-such", "/opt/cni/bin"]),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_bad_input_is_told_and_leaves_nothing(site, wrong):
-    change, code, words = WRONG[wrong]
-    more = dict(change)
-    if "conf_only" in more:
-        # The plugin finds no state_dir in it, so it is handed on only where that is the default.
-        pytest.skip("needs the default state directory")
-    answer = site.call(more.pop("verb", "ADD"), more.pop("container", "box"), **more)
-    assert answer.code == 1
-    assert answer.json["code"] == code, answer.json
-    text = f"{answer.json['msg']}; {answer.json['details']}"
-    assert [word for word in words if word not in text] == [], text
-    assert answer.json["details"], "no cure"
-    wait_until(lambda: not site.records())
-    assert site.wrongs() == []
-    assert site.files("intents") == site.files("results") == []

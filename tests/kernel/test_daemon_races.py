@@ -33,9 +33,7 @@ def plugin(directory, name, script):
 
 
 ANSWER = json.dumps({"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}]})
-SLOW = (
-    f"cat >/dev/null; while [ ! -e $0.go ]; do sleep 0.05; done; [ $CNI_COMMAND = ADD ] && echo '{ANSWER}'; exit 0\n"
-)
+SLOW = f"cat >/dev/null; while [ ! -e $0.go ]; do sleep 0.05; done; [ $CNI_COMMAND = ADD ] && echo '{ANSWER}'; exit 0\n"
 DELEGATED = {"ipam": {"type": "slow"}}
 
 

@@ -49,10 +49,11 @@ class Box:
         unshare = "unshare --net --mount --pid --uts --ipc --cgroup --fork --kill-child=SIGKILL --propagation private"
         script = f"{enter} {unshare} sh {Path(__file__).with_suffix('.sh')} {self.work}"
         command = ["sh", "-c", script, "sh", *map(str, self._cgroups)]
-        self._first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with self.log("box").open("wb") as log:
+            self._first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         assert self._first.stdout
         if self._first.stdout.readline() != b"ready\n":
-            raise RuntimeError("a box could not be made here; its first process wrote why to standard error")
+            raise RuntimeError(f"a box could not be made here: {self.log('box').read_text()}")
 
     def close(self) -> None:
         if self._first:

@@ -1,0 +1,59 @@
+"""The keys of the network configuration, for docs/configuration.md: default and meaning of each.
+
+`reconciler/netconf.py` reads them; a test holds the names equal to those it knows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    name: str
+    default: str
+    meaning: str
+
+
+NETWORK = (
+    Key("cniVersion", "", "Required: 0.3.1, 0.4.0, 1.0.0 or 1.1.0. CHECK needs 0.4.0, GC and STATUS need 1.1.0."),
+    Key("name", "", "Required: the network's name. GC collects by it."),
+    Key("type", "", "Required: `headcni`; or of a plugin like `bridge`, with `ipam.type` `headcni-ipam`."),
+    Key("ipam", "{}", "Where addresses come from: see below. Without it, the daemon's `network.podCIDR.nodeLocal`."),
+    Key("state_dir", "/var/lib/headcni", "The daemon's state directory: by it the plugin finds the daemon."),
+    Key("timeout_seconds", "30", "How long the plugin waits for an answer, 1 to 110. A kubelet gives up after 120."),
+    Key("mtu", "the daemon's", "MTU of the pod's interface, 576 to 65535; with IPv6 at least 1280."),
+    Key("dns", "", "`nameservers`, `domain`, `search`, `options`: passed on in the result."),
+    Key("service_cidr", "", "Where `ipam.routes` has no default route, a route to this network is added to them."),
+    Key("enable_ipv6", "true", "`false` refuses an IPv6 subnet in `ipam`."),
+    Key("enable_network_policy", "true", "**Not enforced yet**, and `headcni status` says so."),
+    Key("runtimeConfig", "", "From the runtime, by capability. `ips`: the addresses to give."),
+    Key("args", "", "`args.cni.ips`: the addresses to give. `CNI_ARGS` may hold `IP=` instead."),
+    Key("headscale_url", "", "Known, no effect yet: the mesh is not in this version."),
+    Key("tailscale_socket", "", "Known, no effect yet."),
+    Key("magic_dns", "", "Known, no effect yet."),
+    Key("pod_cidr", "", "Known, no effect: the daemon knows the node's pod CIDR."),
+    Key("ipMasq", "", "Known, no effect: masquerade is the daemon's `network.masquerade`."),
+    Key("capabilities", "", "Of libcni; no effect here."),
+    Key("prevResult", "", "Not read: the record knows better."),
+    Key("cniVersions", "", "Of libcni; no effect here."),
+    Key("disableCheck", "", "Of libcni; no effect here."),
+    Key("disableGC", "", "Of libcni; no effect here."),
+)
+
+IPAM = (
+    Key("type", "headcni-ipam", "Another name is a program in CNI_PATH, such as `host-local`, that is asked instead."),
+    Key("subnet", "", "The pool, like `10.244.1.0/24`."),
+    Key("ranges", "[]", "Instead of `subnet`, for dual stack: `[[{subnet, …}], [{subnet, …}]]`, one subnet a set."),
+    Key("gateway", "the first address", "The node's end of every pod's link; never given to a pod."),
+    Key("rangeStart", "the first usable", "The lowest address that is given."),
+    Key("rangeEnd", "the last usable", "The highest address that is given."),
+    Key("exclude", "[]", "Networks inside the subnet that are never given."),
+    Key(
+        "allocation_strategy",
+        "sequential",
+        "`sequential` goes round, so reuse is late; `random`; `dense-pack` takes the lowest: blocks stay whole.",
+    ),
+    Key("cooldown_seconds", "30", "How long a released address rests while others are free."),
+    Key("routes", "default routes", "`{dst, gw, mtu, advmss, priority}`; only `dst` is required."),
+    Key("dns", "", "As `dns` above, where that is missing."),
+)
