@@ -237,10 +237,10 @@ def test_without_a_ring_the_directory_is_watched(site):
 def test_something_else_in_place_of_the_doorbell_stops_nothing(site, make):
     (site.state_dir / "doorbell").unlink()
     make(site.state_dir / "doorbell")
-    time.sleep(1.5)
-    assert site.add("first").seconds < 2
-    time.sleep(1.5)
-    assert site.add("second").seconds < 2
+    time.sleep(1.2)
+    assert site.add("first", conf={"timeout_seconds": 3}).seconds < 2
+    time.sleep(1.2)
+    assert site.add("second", conf={"timeout_seconds": 3}).seconds < 2
     site.wait_quiet()
     assert site.wrongs() == []
 

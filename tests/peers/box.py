@@ -97,7 +97,9 @@ class Box:
                 self.command(noting, environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self._programs.append(popen)
-        eventually(noted.exists, f"{name} to start")
+        eventually(lambda: noted.exists() or popen.poll() is not None, f"{name} to start")
+        if not noted.exists():
+            raise AssertionError(f"{name} could not be started: {self.log(name).read_text()}")
         return Program(self, popen, noted.read_text().strip())
 
     def log(self, name: str) -> Path:
