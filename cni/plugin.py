@@ -192,11 +192,7 @@ def _identity(verb: bytes, environ: dict[bytes, bytes]) -> tuple[bytes, bytes]:
             "it must begin with a letter or digit, hold only letters, digits, '_', '.', '-', no '..', "
             "and be at most %d bytes long" % MAX_CONTAINER_ID_BYTES,
         )
-    if (
-        len(ifname) > 15
-        or ifname in (b".", b"..")
-        or len(ifname.translate(None, _IN_NO_INTERFACE_NAME)) != len(ifname)
-    ):
+    if len(ifname) > 15 or ifname in (b".", b"..") or len(ifname.translate(None, _IN_NO_INTERFACE_NAME)) != len(ifname):
         raise Refused(
             INVALID_ENVIRONMENT,
             "CNI_IFNAME=" + _shown(ifname) + " is not an interface name",
@@ -293,6 +289,7 @@ class Exchange:
         self.intent = state_dir + b"/intents/" + name
         self.answer = state_dir + b"/results/" + stem
         self.bell: int | None = None
+        self.answered = False
 
     def ask(self, content: bytes) -> tuple[bool, bytes]:
         try:
@@ -300,19 +297,16 @@ class Exchange:
         except OSError as error:
             raise Refused(
                 IO_FAILURE,
-                "the intent could not be written below "
-                + _shown(self.state_dir)
-                + ": "
-                + posix.strerror(error.errno or 0),
-                "free space or inodes there, and see that root may write; deletes need no space",
+                f"the intent could not be written below {_shown(self.state_dir)}: {posix.strerror(error.errno or 0)}",
+                "free space or inodes there, and see that root may write; a delete needs an inode, but no space",
             ) from None
         self._ring()
-        answered = self._wait()
-        if answered is not None:
-            return answered
-        return self._give_up()
+        return self._wait() or self._give_up()
 
     def tidy(self) -> None:
+        """After an answer the intent goes first, in case a daemon was killed before it could: it is not done twice."""
+        if self.answered:
+            _unlink(self.intent)
         for path in (self.answer + b".bell", self.answer + b".result", self.answer + b".error", self.draft):
             _unlink(path)
 
@@ -380,11 +374,20 @@ class Exchange:
                 posix.read(self.bell, 16)
 
     def _look(self) -> tuple[bool, bytes] | None:
-        result = _read_file(self.answer + b".result")
-        if result is not None:
-            return True, result
-        error = _read_file(self.answer + b".error")
-        return None if error is None else (False, error)
+        """A DEL that went well leaves no file: its intent is gone, and (looked at afterwards) there is no error."""
+        done = self.verb == b"DEL" and not _exists(self.intent)
+        result = b"" if done else _read_file(self.answer + b".result")
+        error = _read_file(self.answer + b".error") if not result else None
+        if error == b"":
+            raise Refused(
+                IO_FAILURE,
+                "the daemon had no space for its answer below " + _shown(self.state_dir),
+                "free space there; deletes still work",
+            )
+        if error is None and result is None:
+            return None
+        self.answered = True
+        return (True, result or b"") if error is None else (False, error)
 
     def _give_up(self) -> tuple[bool, bytes]:
         if self.verb == b"DEL":
@@ -483,6 +486,14 @@ def _read_file(path: bytes) -> bytes | None:
 def _write_all(fd: int, data: bytes) -> None:
     while data:
         data = data[posix.write(fd, data) :]
+
+
+def _exists(path: bytes) -> bool:
+    try:
+        posix.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unlink(path: bytes) -> bool:

@@ -122,7 +122,7 @@ class Daemon:
             ensure_pod_cidrs=self._host.ensure_pod_cidrs,
             warn=self._once.warn,
         )
-        steps = Steps(adapters, instance_group(str(config.state_dir)), config.mtu or DEFAULT_MTU)
+        steps = Steps(adapters, instance_group(str(config.state_dir)), lambda: self._config.mtu or DEFAULT_MTU)
         self._desk = Desk(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
         self._engine = Engine(self._desk)
         self._recovery = Recovery(

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
-from reconciler.store import NoSpace, Store, Unreadable, read_bytes
+from cni.spec import Verb
+from reconciler.store import NO_SPACE, NoSpace, Store, Unreadable, read_bytes
 from statemachine.attachment import Damaged, UnknownVersion
 from statemachine.intent import Intent, IntentName, decode, parse_name
 
@@ -38,19 +40,28 @@ class Mailbox:
 
     # --- coming in
 
-    def hang_doorbell(self) -> int:
-        """A FIFO held open for both ends, so that it never reports a hang-up. Returns what to poll."""
+    def hang_doorbell(self) -> int | None:
+        """A FIFO held open for both ends, so that it never reports a hang-up. Returns what to poll.
+
+        None: there is no room for one. The bell saves time and is needed for nothing.
+        """
         path = f"{self._root}/doorbell"
+        if os.path.lexists(path) and not stat.S_ISFIFO(os.lstat(path).st_mode):
+            self._store.quarantine(path, "it stands in the place of the doorbell, and is no FIFO")
         try:
             os.mkfifo(path, 0o600)
         except FileExistsError:
             pass
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            return None
         self._doorbell = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         return self._doorbell
 
     def doorbell_in_place(self) -> bool:
         if self._doorbell is None:
-            return False
+            return True  # there was no room; the rescan serves
         try:
             return os.stat(f"{self._root}/doorbell").st_ino == os.fstat(self._doorbell).st_ino
         except FileNotFoundError:
@@ -122,9 +133,13 @@ class Mailbox:
     # --- going out
 
     def answer(self, intent: Intent, ok: bool, content: bytes) -> NoSpace | None:
-        """NoSpace: the plugin will learn nothing but its deadline. An empty answer needs an inode, no space."""
-        suffix = ".result" if ok else ".error"
-        no_space = self._store.write(f"results/{intent.name.stem}{suffix}", content)
+        """A DEL that went well needs no file: its intent is gone. An empty error says that there is no space."""
+        no_space = None
+        if content or not ok or intent.verb is not Verb.DEL:
+            suffix = ".result" if ok else ".error"
+            no_space = self._store.write(f"results/{intent.name.stem}{suffix}", content)
+        if no_space is not None:
+            self._store.write(f"results/{intent.name.stem}.error", b"")
         self.discard(intent)
         self._ring(intent)
         return no_space

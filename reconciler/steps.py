@@ -19,7 +19,7 @@ import orjson
 from cni.result import Result
 from cni.spec import Code, Refusal, Verb
 from reconciler.addressing import from_delegate, from_pools
-from reconciler.ipam.delegate import UnknownVerb
+from reconciler.ipam.delegate import NotInstalled, UnknownVerb
 from reconciler.ipam.ledger import Ledger
 from reconciler.ipam.pool import Network
 from reconciler.netconf import NetConf, parse
@@ -54,7 +54,7 @@ class Context:
 
 
 class Steps:
-    def __init__(self, adapters: Adapters, group: int, default_mtu: int) -> None:
+    def __init__(self, adapters: Adapters, group: int, default_mtu: Callable[[], int]) -> None:
         self._out = adapters
         self._group = group
         self._default_mtu = default_mtu
@@ -76,7 +76,7 @@ class Steps:
         return Done(step, took_ms, outcome)
 
     def plan(self, record: Attachment) -> LinkPlan:
-        return plan_link(record, self._group, self._default_mtu)
+        return plan_link(record, self._group, self._default_mtu())
 
     # --- allocate
 
@@ -168,7 +168,8 @@ class Steps:
             self._out.isolation.lift(record)
         if context.conf.delegate:
             answer = await self._delegate(Verb.DEL, context.conf.delegate, context)
-            if isinstance(answer, Refusal):
+            never_ran = isinstance(answer, NotInstalled) and not record.addresses
+            if isinstance(answer, Refusal) and not never_ran:
                 return answer
         if record.addresses:
             self._out.observer.released(len(record.addresses))

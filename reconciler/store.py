@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class Store:
                 os.close(fd)
             os.rename(draft, target)
         except FileNotFoundError:
+            _unlink(draft)
             self.prepare()  # somebody removed a directory under us
             return self.write(relative, content)
         except OSError as error:
@@ -141,7 +143,8 @@ class Store:
     # --- what could not be read
 
     def quarantine(self, path: str, reason: str) -> None:
-        name = os.path.basename(path)
+        self.prepare()
+        name = self._free_name(os.path.basename(path))
         target = f"{self.root}/quarantine/{name}"
         try:
             os.rename(path, target)
@@ -150,11 +153,17 @@ class Store:
         self.write(f"quarantine/{name}.reason", (reason + "\n").encode())
         self.left_alone.append(Unreadable(target, reason))
 
+    def _free_name(self, name: str) -> str:
+        """Nothing in quarantine is overwritten by what comes later under the same name."""
+        taken = itertools.chain([name], (f"{name}~{serial}" for serial in itertools.count(1)))
+        return next(each for each in taken if not os.path.lexists(f"{self.root}/quarantine/{each}"))
+
     def unreadable_keys(self) -> set[str]:
         """Attachments that exist, perhaps, although their record cannot be read."""
         quarantined = _listing(self.root / "quarantine")
         newer = [os.path.basename(each.path) for each in self.left_alone]
-        return {name.removesuffix(".json") for name in (*quarantined, *newer) if name.endswith(".json") and "@" in name}
+        names = [name.partition("~")[0] for name in (*quarantined, *newer)]
+        return {name.removesuffix(".json") for name in names if name.endswith(".json") and "@" in name}
 
     def quarantined(self) -> int:
         return sum(not name.endswith(".reason") for name in _listing(self.root / "quarantine"))

@@ -25,11 +25,13 @@ async def watch(mailbox: Mailbox, look: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         bell = mailbox.hang_doorbell()
-        loop.add_reader(bell, _answer_bell, mailbox, look)
+        if bell is not None:
+            loop.add_reader(bell, _answer_bell, mailbox, look)
         try:
             await _watch_directory(mailbox, look)
         finally:
-            loop.remove_reader(bell)
+            if bell is not None:
+                loop.remove_reader(bell)
             mailbox.take_down_doorbell()
 
 

@@ -36,6 +36,10 @@ MAX_ANSWER = 1 << 20  # bytes
 QUOTED = 200  # bytes of an answer that makes no sense
 
 
+class NotInstalled(Refusal):
+    """It was not found; so, unless it was removed since, it has never reserved anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownVerb:
     plugin: str
@@ -80,7 +84,8 @@ def find(plugin: str, cni_path: str) -> Path | Refusal:
         if (directory / plugin).is_file() and os.access(directory / plugin, os.X_OK):
             return directory / plugin
     searched = ", ".join(map(str, directories)) or "nothing, as CNI_PATH is empty"
-    return _failed(
+    return NotInstalled(
+        Code.DELEGATE_FAILED,
         f"IPAM plugin {plugin} was not found",
         f"searched {searched}; install the program {plugin} into one of them, or correct ipam.type",
     )

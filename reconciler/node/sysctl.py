@@ -101,9 +101,7 @@ class Sysctls:
         return tuple(
             Problem(
                 f"{dotted(key)} is not 1: no packet passes between pods and other nodes",
-                self._refusals.get(
-                    key, f"run `sysctl -w {dotted(key)}=1`, and find out what set it to something else"
-                ),
+                self._refusals.get(key, f"run `sysctl -w {dotted(key)}=1`, and find out what set it to something else"),
             )
             for key in self._off(ipv6)
         )

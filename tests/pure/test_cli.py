@@ -390,9 +390,7 @@ def test_replay_tells_what_a_daemon_would_do_with_each_file(node):
     node.put(half, waiting, COREDNS, in_state(State.TEARING_DOWN, container="e0" * 32))
     node.write("attachments/bad@eth0.json", b"{")
     node.write("attachments/new@eth0.json", b'{"format": "headcni/attachment/2"}')
-    node.write(
-        f"intents/00000003600000000000.1-{CONTAINER}@eth0.ADD.json", (GOLDEN / "intent-1-add.json").read_bytes()
-    )
+    node.write(f"intents/00000003600000000000.1-{CONTAINER}@eth0.ADD.json", (GOLDEN / "intent-1-add.json").read_bytes())
     node.write("intents/00000003610000000000.1-f0@eth0.DEL.json", b"")
     node.write("intents/00000003500000000000.1-f1@eth0.DEL.json", b"")
     node.write("results/00000003500000000000.1-f1@eth0.result", b"")
@@ -412,9 +410,7 @@ def test_replay_tells_what_a_daemon_would_do_with_each_file(node):
 
 def test_replay_after_a_reboot_tears_down_and_discards(node):
     node.put(WEB0)
-    node.write(
-        f"intents/00000003600000000000.1-{CONTAINER}@eth0.ADD.json", (GOLDEN / "intent-1-add.json").read_bytes()
-    )
+    node.write(f"intents/00000003600000000000.1-{CONTAINER}@eth0.ADD.json", (GOLDEN / "intent-1-add.json").read_bytes())
     assert plan(node, "--boot-id", "other") == [
         (WEB0.key, "advertised", f"will tear down: made in another boot ({BOOT})"),
         (WEB0.key, "ADD", "is discarded: its deadline has passed"),

@@ -236,13 +236,13 @@ def test_prints_the_answer_as_it_is_and_tidies_up(state, suffix, code):
     assert body["deadline"] - body["made"] == 30_000_000_000
 
 
-def test_never_unlinks_an_intent_it_was_answered_to(state):
-    """The unlink of the intent decides who won: a plugin that got its answer must leave that to the daemon."""
+def test_takes_away_an_intent_it_was_answered_to(state):
+    """A daemon killed between its answer and its unlink would otherwise leave the call to be executed once more."""
     with HeldLock(state):
-        thread, seen = answer_when_asked(state, ".result", b"{}", unlink=False)
+        thread, _ = answer_when_asked(state, ".result", b"{}", unlink=False)
         call("ADD", config(state))
         thread.join()
-    assert os.listdir(state / "intents") == [seen["name"]]
+    assert os.listdir(state / "intents") == []
 
 
 def test_as_headcni_ipam_it_says_so(state):
@@ -289,6 +289,30 @@ def test_killed_while_waiting_it_leaves_an_intent_that_expires(state):
     process.stdout.close()
     process.stderr.close()
     assert json.loads((state / "intents" / names[0]).read_bytes())["deadline"] < time.monotonic_ns() + 5_000_000_000
+
+
+def test_a_delete_is_done_when_its_intent_is_gone(state):
+    with HeldLock(state):
+        process = start("DEL")
+        process.stdin.write(config(state))
+        process.stdin.close()
+        deadline = time.monotonic() + 10
+        while not (names := os.listdir(state / "intents")):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        (state / "intents" / names[0]).unlink()
+        assert process.wait(timeout=10) == 0
+        assert process.stdout.read() == b""
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_an_empty_error_means_that_the_daemon_had_no_space(state):
+    with HeldLock(state):
+        thread, _ = answer_when_asked(state, ".error", b"")
+        code, out, _ = call("ADD", config(state))
+        thread.join()
+    assert (code, error(out)["code"]) == (1, 5)
 
 
 # --- STATUS
