@@ -12,6 +12,7 @@ import ctypes
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 INSIDE = "HEADCNI_BENCH_BOX"
 NEWNET = 0x40000000
 BIND = 0x1000
+PARENT_DEATH_SIGNAL = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count(1)
@@ -32,9 +34,14 @@ def run_inside(work: Path, arguments: list[str], environment: dict[str, str]) ->
     rootless = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     command = ["unshare", *rootless, *namespaces, sys.executable, "-m", "benchmarks", *arguments]
     try:
-        return subprocess.run(command, env=environment | {INSIDE: str(work)}, check=False).returncode
+        run = subprocess.run(command, env=environment | {INSIDE: str(work)}, check=False, preexec_fn=_die_with_parent)
+        return run.returncode
     except KeyboardInterrupt:
         return 130
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def work_directory() -> Path | None:

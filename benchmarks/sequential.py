@@ -79,8 +79,10 @@ def _report(taken: dict[str, list[float]]) -> Report:
         Figure(
             "ADD less its own start, ours to ptp's less its start", beyond_start("headcni") / beyond_start("ptp"), "x"
         ),
+        Figure("the floor: our start alone to ptp's ADD", p50("start headcni") / p50("ADD ptp"), "x"),
         Figure("processor time of an ADD, ours to ptp + host-local", mean("headcni") / mean("ptp"), "x"),
         Figure("DEL, ours to ptp + host-local", p50("DEL headcni") / p50("DEL ptp"), "x", at_most=0.3),
+        Figure("the floor: our start alone to ptp's DEL", p50("start headcni") / p50("DEL ptp"), "x"),
         Figure("DEL, ours to bridge + host-local", p50("DEL headcni") / p50("DEL bridge"), "x"),
         Figure(
             "DEL until all is torn down, ours to ptp + host-local",

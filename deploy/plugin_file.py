@@ -13,7 +13,7 @@ differs and the source at the end of the file is used: 2 ms slower, and no pod n
 the source is told to the runtime as a CNI error. Only a Python that is gone altogether cannot be told to anybody.
 
 Rejected: a .pyc beside a launcher (two files that an upgrade may tear apart; no faster), the code as a literal in a
-script (its text must be tokenised: 2 to 6 % of the start), /bin/sh that executes Python (10 %), zip (twice as slow).
+script (its text must be tokenised: 5 % more), /bin/sh that executes Python (8 % more), zip (twice as slow).
 """
 
 # ruff: noqa: T201  # a command prints: that is its job
@@ -37,8 +37,7 @@ READ_LIMIT = 1 << 17
 _NEEDED = ("errno", "fcntl", "posix", "select", "time")
 _BOOT = r"import sys,posix as p;s,_,b=p.read(p.open(sys.argv[1],0),%d).partition(b'\0');exec(s)" % READ_LIMIT
 _ASK = (
-    "import sys,_imp,json;"
-    "json.dump({'version': sys.version_info[:3], 'builtin': sys.builtin_module_names}, sys.stdout)"
+    "import sys,_imp,json;json.dump({'version': sys.version_info[:3], 'builtin': sys.builtin_module_names}, sys.stdout)"
 )
 _COMPILE = (
     "import sys,marshal,_frozen_importlib_external as x;"
@@ -72,9 +71,7 @@ def examine(path: str) -> Interpreter:
         raise Unsuitable(f"{path} is no Python that runs here ({error}); install python3, or give --python") from None
     version = tuple(facts["version"])
     if version < OLDEST:
-        raise Unsuitable(
-            f"{path} is Python {'.'.join(map(str, version))}; the plugin needs {_dotted(OLDEST)} or newer"
-        )
+        raise Unsuitable(f"{path} is Python {'.'.join(map(str, version))}; the plugin needs {_dotted(OLDEST)} or newer")
     return Interpreter(path, version, tuple(name for name in _NEEDED if name not in facts["builtin"]))
 
 

@@ -28,7 +28,6 @@ class HeadCni:
         self.box = box
         self.state = box.inside("/var/lib/headcni")
         self._daemon: Program | None = None
-        self._was_killed = False
         for program in (*installed.iterdir(), *find("plugins").parent.iterdir()):
             shutil.copy(program, box.inside("/opt/cni/bin"))
 
@@ -51,7 +50,6 @@ class HeadCni:
 
     def kill(self) -> None:
         assert self._daemon
-        self._was_killed = True
         self._daemon.signal("KILL")
         self._daemon.wait()
 
@@ -73,9 +71,7 @@ class HeadCni:
 
     def leftovers(self) -> list[str]:
         """Files that stand for an attachment: ours, and libcni's and host-local's beside us."""
-        ours = [self.state / name for name in ("attachments", "intents", "tmp", "quarantine")]
-        if not self._was_killed:  # else a plugin may have gone without its answer, which is swept minutes later
-            ours.append(self.state / "results")
+        ours = [self.state / name for name in ("attachments", "intents", "results", "tmp", "quarantine")]
         theirs = list(self.box.inside("/var/lib/cni/networks").glob("*"))
         folders = (*ours, self.box.inside("/var/lib/cni/results"), *theirs)
         files = [path for folder in folders if folder.exists() for path in folder.iterdir()]
