@@ -150,6 +150,7 @@ class Daemon:
                 ("watch", self._watch),
                 ("audit", self._audit),
                 ("report", self._reporter.loop),
+                ("look", self._reporter.look),
             )
         ]
         await asyncio.to_thread(self._open_endpoint)

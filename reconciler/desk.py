@@ -18,7 +18,7 @@ from reconciler.mailbox import Mailbox
 from reconciler.netconf import NetConf
 from reconciler.observe import Observer
 from reconciler.ports import Clock
-from reconciler.request import Request, understand
+from reconciler.request import SINCE, Request, understand
 from reconciler.steps import Adapters, Context, Steps, remembered_context
 from reconciler.store import NoSpace, Store
 from reconciler.wiring.plan import host_name
@@ -90,8 +90,8 @@ class Desk:
 
     # --- intents
 
-    def expired(self, intent: Intent) -> bool:
-        return intent.expired(self.clock.mono_ns(), self._boot_id)
+    def expired(self, intent: Intent, within: float = 0.0) -> bool:
+        return intent.expired(self.clock.mono_ns() + int(within * 1e9), self._boot_id)
 
     def understand(self, intent: Intent) -> Request | Refusal:
         if not intent.config and intent.verb is Verb.DEL:
@@ -146,14 +146,23 @@ class Desk:
 
     async def delete_unknown(self, request: Request) -> Refusal | None:
         """A DEL without a record: what its name alone can find is removed, and a delegate is told."""
-        await self.steps.unwire_leftover(host_name(request.intent.key))
+        await self.delete_by_name(request.intent.key)
         if request.conf.delegate:
             return await self.steps.ask_delegate(Verb.DEL, Context(request.conf, request.intent.env))
         return None
 
+    async def delete_by_name(self, key: str) -> None:
+        """Also of a pod whose record cannot be read: its addresses were kept for it until now."""
+        await self.steps.unwire_leftover(host_name(key))
+        self._out.ledger.release(unreadable(key))
+
     async def delegates_refusing(self) -> list[Refusal]:
         """STATUS of the IPAM plugins that networks in use delegate to, so that ours need not run them."""
-        users = {record.network: record for record in self.records.values() if "cni_path" in record.config}
+        users = {
+            record.network: record
+            for record in self.records.values()
+            if "cni_path" in record.config and record.cni_version >= SINCE[Verb.STATUS]
+        }
         asked = [self.steps.ask_delegate(Verb.STATUS, remembered_context(record)) for record in users.values()]
         return [answer for answer in await asyncio.gather(*asked) if answer is not None]
 
@@ -196,3 +205,8 @@ class Desk:
                 "policy",
                 "enable_network_policy is true, but this version does NOT enforce it; every pod is reachable",
             )
+
+
+def unreadable(key: str) -> str:
+    """Who holds the addresses of a pod that may exist, although its record cannot be read."""
+    return f"unreadable:{key}"

@@ -76,7 +76,8 @@ class Engine:
                 except Exception as fault:  # noqa: BLE001  # one of the two supervisors
                     self._log_fault(worker.key, fault)
                     if pending is not None:
-                        return  # not even the fault could be recorded; the audit comes back to this record
+                        worker.abandon(fault)  # not even the fault could be recorded; the audit comes back to it
+                        return
                     pending = fault
         finally:
             self._workers.pop(worker.key, None)
@@ -94,14 +95,16 @@ class Engine:
         log.exception("fault key=%s cause=%r", key, fault)
         self._desk.observer.error("fault")
 
-    def busy(self, key: str) -> bool:
-        return key in self._workers
+    def working_on(self, key: str) -> bool:
+        return key in self._workers and not self._workers[key].resting
 
-    def working(self) -> bool:
-        return len(self._tasks) > sum(worker.resting for worker in self._workers.values())
+    def retrying(self, key: str) -> bool:
+        """Its worker waits for the next try of a failed step."""
+        return key in self._workers and self._workers[key].resting
 
-    def retrying(self) -> bool:
-        return any(worker.resting for worker in self._workers.values())
+    def quiet(self) -> bool:
+        """Nothing is being done; some may wait for their next try."""
+        return len(self._tasks) <= sum(worker.resting for worker in self._workers.values())
 
     async def stop(self, patience: float) -> None:
         """No new work; what is in a system call is finished, the rest stays on disk as it is."""
@@ -124,24 +127,20 @@ class Engine:
             self._desk.refuse(intent, "1.1.0", request)
             return
         conf = request.conf
-        if conf.valid_attachments is None:
-            cure = "GC needs the list of what may stay"
-            refusal = Refusal(Code.INVALID_CONFIGURATION, "cni.dev/valid-attachments: missing", cure)
-            self._desk.refuse(intent, conf.cni_version, refusal)
-            return
+        valid = conf.valid_attachments or frozenset()  # libcni leaves an empty list out
         records = self._desk.records.values()
-        doomed = [each.key for each in records if each.network == conf.name and each.key not in conf.valid_attachments]
+        doomed = [each.key for each in records if each.network == conf.name and each.key not in valid]
         for key in doomed:
             self.post(key, Delete("GC: the runtime does not know it any more"))
-        outcome = _stuck(await self._gone(doomed))
-        if outcome is None and conf.delegate:
-            outcome = await self._desk.steps.ask_delegate(Verb.GC, Context(conf, request.intent.env))
+        outcome: Refusal | None = _stuck(await self._gone(set(doomed)))
+        if conf.delegate:
+            outcome = await self._desk.steps.ask_delegate(Verb.GC, Context(conf, request.intent.env)) or outcome
         if outcome is None:
             self._desk.succeed(intent, conf.cni_version)
         else:
             self._desk.refuse(intent, conf.cni_version, outcome)
 
-    async def _gone(self, keys: list[str]) -> list[str]:
+    async def _gone(self, keys: set[str]) -> list[str]:
         """A worker ends when its attachment is closed; one that waits for its next try is what GC must not wait for."""
         tasks = [task for task in self._tasks if task.get_name() in keys]
         if tasks:

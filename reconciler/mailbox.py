@@ -20,6 +20,7 @@ from reconciler.store import NO_SPACE, NoSpace, Store, Unreadable, read_bytes
 from statemachine.attachment import Damaged, UnknownVersion
 from statemachine.intent import Intent, IntentName, decode, parse_name
 
+VERBS = (Verb.ADD, Verb.DEL, Verb.CHECK, Verb.GC)  # the others the plugin answers by itself
 LEFTOVER_NS = 300 * 1_000_000_000  # no plugin waits longer; kubelets give up after two minutes
 # Directory entries are compared with a clock that restarts at boot: one "from the future" is of an earlier boot.
 
@@ -105,7 +106,7 @@ class Mailbox:
         path = f"{self._root}/intents/{file}"
         name = parse_name(file)
         try:
-            if name is None:
+            if name is None or name.verb not in VERBS:
                 raise Damaged("the file's name is not that of an intent")
             raw = read_bytes(path)
             intent = decode(name, raw)

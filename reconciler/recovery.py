@@ -12,21 +12,25 @@ a newer version: then a pod may live behind it, so it stays, and its addresses s
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable
 
-from reconciler.desk import Desk
+from reconciler.desk import Desk, unreadable
 from reconciler.engine import Engine
 from reconciler.ipam.ledger import Ledger
-from reconciler.ipam.pool import MAX_COOLDOWN
+from reconciler.ipam.pool import Address
 from reconciler.ports import Wiring
 from reconciler.store import Store
 from reconciler.wiring.plan import host_name
 from statemachine.attachment import Attachment, State
 from statemachine.intent import Intent
+from statemachine.machine import Resume
 from statemachine.replay import World, plan_restart
 
 log = logging.getLogger("headcni")
+
+COOLING_LOOKBACK = 1000  # closed records looked at; their names are in order of a wall clock that may have jumped
 
 
 class Recovery:
@@ -51,26 +55,28 @@ class Recovery:
     def load(self) -> int:
         for record in self._store.load():
             self._desk.records[record.key] = record
-            self._claim(record.key, record)
+            if record.state is not State.TORN_DOWN:  # those have released theirs already
+                self._claim(record.key, [each.ip for each in record.addresses])
+        for key, addresses in self._store.salvaged(self._boot_id):
+            self._claim(unreadable(key), addresses)
         self._cool()
-        for unreadable in self._store.left_alone:
-            self._warn(unreadable.path, f"{unreadable.path}: {unreadable.reason}")
+        for each in self._store.left_alone:
+            self._warn(each.path, f"{each.path}: {each.reason}")
         return len(self._desk.records)
 
     def _cool(self) -> None:
         """What was released so lately that it may still rest."""
-        for closed in self._store.recently_closed():
-            age = self._desk.clock.mono_ns() / 1e9 - (closed.closed_mono or 0.0)
-            if closed.boot_id != self._boot_id or closed.closed_mono is None or age > MAX_COOLDOWN:
-                return
-            for each in closed.addresses:
-                self._ledger.cool(each.ip, closed.closed_mono)
+        torn_down = [each for each in self._desk.records.values() if each.state is State.TORN_DOWN]
+        for closed in (*torn_down, *itertools.islice(self._store.recently_closed(), COOLING_LOOKBACK)):
+            if closed.boot_id == self._boot_id and closed.closed_mono is not None:
+                for each in closed.addresses:
+                    self._ledger.cool(each.ip, closed.closed_mono)
 
     def compare(self, waiting: Iterable[Intent] = ()) -> None:
         """Links are listed before records are read: whatever is made meanwhile has a record already."""
         links = self._wiring.links()
         names = {key: _link_of(record) for key, record in self._desk.records.items()}
-        idle = [record for record in self._desk.records.values() if not self._engine.busy(record.key)]
+        idle = [record for record in self._desk.records.values() if not self._engine.working_on(record.key)]
         world = World(
             boot_id=self._boot_id,
             namespace_alive={record.key: self._desk.namespace_alive(record) for record in idle if record.netns},
@@ -79,13 +85,15 @@ class Recovery:
         )
         for record in idle:
             event = plan_restart(record, world)
+            if isinstance(event, Resume) and self._engine.retrying(record.key):
+                continue  # its worker knows better when the next try is due
             if event is not None:
                 log.info("resumed key=%s state=%s event=%s", record.key, record.state, event)
                 self._engine.post(record.key, event)
         self._remove_orphans(links - set(names.values()))
 
-    def _claim(self, key: str, record: Attachment) -> None:
-        for clash in self._ledger.claim(key, [each.ip for each in record.addresses]):
+    def _claim(self, key: str, addresses: Iterable[Address]) -> None:
+        for clash in self._ledger.claim(key, addresses):
             self._warn(f"clash {key}", f"{key} and {clash.holder} both hold {clash.address}; delete one of the pods")
 
     def _remove_orphans(self, orphans: frozenset[str]) -> None:
@@ -98,7 +106,7 @@ class Recovery:
                 self._engine.unwire_orphan(link)
                 continue
             addresses = self._wiring.addresses_behind(link)
-            self._ledger.claim(f"unreadable:{protected[link]}", addresses)
+            self._claim(unreadable(protected[link]), addresses)
             self._warn(
                 link, f"the record of {protected[link]} cannot be read; its link {link} and its addresses are kept"
             )

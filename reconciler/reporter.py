@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -52,16 +53,21 @@ class Reporter:
         self._started = time.time()
         self._stopping = False
         self._host_problems: list[NotReady] = []
+        self._delegate_problems: list[NotReady] = []
         self._beat = time.monotonic()
         self.latest: Status | None = None  # what was last written; finished, so that other threads may read it
 
+    async def look(self) -> None:
+        """At what may take its time to answer; so not in the loop that beats."""
+        while True:
+            await self.look_at_host()
+            await self.look_at_delegates()
+            await asyncio.sleep(PROBLEMS_SECONDS)
+
     async def loop(self) -> None:
-        written = looked = float("-inf")
+        written = float("-inf")
         while True:
             self._beat = now = time.monotonic()
-            if now - looked >= PROBLEMS_SECONDS:
-                looked = now
-                await self.look_at_host()
             if self._desk.dirty or now - written >= RENEW_SECONDS:
                 written = now
                 self.write()
@@ -77,9 +83,14 @@ class Reporter:
     async def look_at_host(self) -> None:
         problems = await asyncio.to_thread(self._mend_host)
         found = [NotReady(problem.what, problem.cure) for problem in problems]
-        found += [NotReady(refusal.msg, refusal.details) for refusal in await self._desk.delegates_refusing()]
         if found != self._host_problems:
             self._host_problems = found
+            self._desk.dirty = True
+
+    async def look_at_delegates(self) -> None:
+        found = [NotReady(refusal.msg, refusal.details) for refusal in await self._desk.delegates_refusing()]
+        if found != self._delegate_problems:
+            self._delegate_problems = found
             self._desk.dirty = True
 
     def _mend_host(self) -> tuple[Problem, ...]:
@@ -103,12 +114,13 @@ class Reporter:
         self.write()
 
     def status(self) -> Status:
-        reasons = self._not_ready()
+        unable = self._unable()
+        reasons = [*unable, *self._host_problems]
         return Status(
             ready=not reasons,
-            cni_code=int(Code.UNAVAILABLE) if reasons else 0,
-            cni_msg=reasons[0].what if reasons else "",
-            cni_details="; ".join(reason.cure for reason in reasons),
+            cni_code=int(Code.UNAVAILABLE) if unable else 0,
+            cni_msg=unable[0].what if unable else "",
+            cni_details="; ".join(reason.cure for reason in unable),
             version=plugin.VERSION.decode(),
             pid=os.getpid(),
             boot_id=self._boot_id,
@@ -126,18 +138,19 @@ class Reporter:
             pod_cidrs=tuple(str(cidr) for cidr in self.config.pod_cidrs),
         )
 
-    def _not_ready(self) -> list[NotReady]:
-        reasons = list(self._host_problems)
+    def _unable(self) -> list[NotReady]:
+        """Why an ADD cannot be served now. (What is wrong with the node besides makes it not ready, but ADDs work.)"""
+        reasons = list(self._delegate_problems)
         if self._stopping:
             reasons.append(NotReady("the daemon has stopped", "start it"))
-        reasons += [
-            NotReady(
-                f"pool {pool.subnet} is empty: {pool.held} of {pool.size} addresses are held",
-                "delete pods, or give the node a larger subnet",
-            )
-            for pool in self._ledger.stats()
-            if pool.held >= pool.size
-        ]
+        free: Counter[str] = Counter()
+        for pool in self._ledger.stats():  # a changed range makes another pool of the same subnet
+            free[str(pool.subnet)] += pool.free + pool.cooling
+        own = {str(cidr) for cidr in self.config.pod_cidrs}
+        empty = [subnet for subnet, left in free.items() if left <= 0 and (subnet in own or not own)]
+        if empty and (own or len(empty) == len(free)):
+            cure = "delete pods, or give the node a larger subnet; `headcni pods` shows who holds what"
+            reasons += [NotReady(f"pool {subnet} is empty", cure) for subnet in empty]
         return reasons
 
 

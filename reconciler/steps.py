@@ -168,8 +168,7 @@ class Steps:
             self._out.isolation.lift(record)
         if context.conf.delegate:
             answer = await self._delegate(Verb.DEL, context.conf.delegate, context)
-            never_ran = isinstance(answer, NotInstalled) and not record.addresses
-            if isinstance(answer, Refusal) and not never_ran:
+            if isinstance(answer, Refusal) and not _nothing_to_give_back(record, answer):
                 return answer
         if record.addresses:
             self._out.observer.released(len(record.addresses))
@@ -185,11 +184,20 @@ class Steps:
         await self._unwirer.unwire(host_name)
 
 
+def _nothing_to_give_back(record: Attachment, refusal: Refusal) -> bool:
+    """It never gave an address and says no now, in words of its own: it will say no for ever."""
+    own_words = refusal.code != Code.DELEGATE_FAILED
+    return not record.addresses and (own_words or isinstance(refusal, NotInstalled))
+
+
 def remembered_context(record: Attachment) -> Context:
     """After a restart nobody calls: what the record kept of its configuration must do."""
-    conf = parse(orjson.dumps({**record.config, "cniVersion": record.cni_version, "name": record.network}))
-    if isinstance(conf, Refusal):
-        conf = NetConf(name=record.network, cni_version=record.cni_version)
+    raw = {**record.config, "cniVersion": record.cni_version, "name": record.network}
+    conf = parse(orjson.dumps(raw))
+    if isinstance(conf, Refusal):  # of an older version, say; whom to ask about the addresses is still known
+        ipam = record.config.get("ipam") or {}
+        delegate = ipam.get("type") if "cni_path" in record.config else None
+        conf = NetConf(name=record.network, cni_version=record.cni_version, delegate=delegate, raw=raw)
     env = {
         "CNI_PATH": str(record.config.get("cni_path", "")),
         "CNI_CONTAINERID": record.container,

@@ -19,7 +19,10 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+
+import orjson
 
 from statemachine.attachment import Attachment, Damaged, UnknownVersion, decode, encode, file_name
 from statemachine.history import history_name, to_prune
@@ -153,6 +156,15 @@ class Store:
         self.write(f"quarantine/{name}.reason", (reason + "\n").encode())
         self.left_alone.append(Unreadable(target, reason))
 
+    def salvaged(self, boot_id: str) -> Iterator[tuple[str, list[IPv4Address | IPv6Address]]]:
+        """The addresses of this boot that unreadable records still name: somebody may have them."""
+        paths = [each.path for each in self.left_alone if "/attachments/" in each.path]
+        paths += [f"{self.root}/quarantine/{name}" for name in _listing(self.root / "quarantine")]
+        for path in paths:
+            key = os.path.basename(path).partition("~")[0].removesuffix(".json")
+            if "@" in key and not path.endswith(".reason"):
+                yield key, _addresses_in(path, boot_id)
+
     def _free_name(self, name: str) -> str:
         """Nothing in quarantine is overwritten by what comes later under the same name."""
         taken = itertools.chain([name], (f"{name}~{serial}" for serial in itertools.count(1)))
@@ -204,6 +216,16 @@ def read_bytes(path: str) -> bytes:
         return b"".join(pieces)
     finally:
         os.close(fd)
+
+
+def _addresses_in(path: str, boot_id: str) -> list[IPv4Address | IPv6Address]:
+    try:
+        body = orjson.loads(read_bytes(path))
+        if body["boot_id"] != boot_id:
+            return []
+        return [ip_address(each["address"].partition("/")[0]) for each in body["addresses"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # damaged beyond this, too
 
 
 def _listing(directory: Path) -> list[str]:

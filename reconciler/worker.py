@@ -36,6 +36,7 @@ from statemachine.machine import (
 )
 
 ENDING = (State.TEARING_DOWN, State.TORN_DOWN)
+LAST_WORD = 1.0  # seconds before its deadline that a plugin must be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Worker:
 
     async def fault(self, error: BaseException) -> None:
         """A fault of the step in progress is a failure of that step: visible in the record, tried again, bounded."""
-        refusal = Refusal(Code.INTERNAL_FAULT, "fault in the daemon", f"{type(error).__name__}: {error}")
+        refusal = _fault(error)
         record = self.record
         step = next_step(record) if record else None
         if self._serving is not None:
@@ -90,6 +91,13 @@ class Worker:
             self._answer(refusal)
         else:
             await self._feed(Failed(step, 0.0, refusal))
+
+    def abandon(self, error: BaseException) -> None:
+        """Nobody is left waiting for a worker that cannot go on."""
+        calls = [*self._waiting, *[Call(each, "1.0.0") for each in self.inbox if isinstance(each, Intent)]]
+        for call in (self._serving, *calls):
+            if call is not None:
+                self._desk.refuse(call.intent, call.version, _fault(error))
 
     async def _next(self) -> Intent | Event | None:
         while not self.inbox:
@@ -124,6 +132,7 @@ class Worker:
         if self._desk.expired(intent):
             self._desk.discard(intent)
             return
+        self._serving = Call(intent, "1.0.0")
         request = self._desk.understand(intent)
         if isinstance(request, Refusal):
             await self._misunderstood(intent, request)
@@ -137,13 +146,17 @@ class Worker:
             await self._check(request)
 
     async def _misunderstood(self, intent: Intent, refusal: Refusal) -> None:
-        """A DEL of what we know is done nevertheless: the record tells more than a broken configuration."""
+        """A DEL is done nevertheless where its configuration is merely invalid, for the runtime owes it even after an
+        ADD that was refused for the same reason: by the record if there is one, else by name."""
         call = Call(intent, "1.0.0")
-        if intent.verb is Verb.DEL and self.record is not None:
+        if intent.verb is not Verb.DEL or (self.record is None and refusal.code != Code.INVALID_CONFIGURATION):
+            self._tell(call, refusal)
+        elif self.record is None:
+            await self._desk.delete_by_name(self.key)
+            self._tell(call, None)
+        else:
             self._wait(call)
             await self._feed(Delete(f"DEL, with a configuration that cannot be used: {refusal}"))
-        else:
-            self._tell(call, refusal)
 
     async def _add(self, request: Request) -> None:
         netns = self._desk.namespace_of(request)
@@ -194,14 +207,15 @@ class Worker:
             await self._feed(Lost("; ".join(differences)))
         current = self.record
         if current is not None and current.problem is not None:
-            self._answer(Refusal(current.problem.code, current.problem.msg, current.problem.details))
+            self._answer(_problem_of(current))
 
     async def _delete(self, request: Request) -> None:
-        if request.conf is not None and request.intent.config:
-            self._context = Context(request.conf, request.intent.env)
-        if self.record is None:
+        record = self.record
+        if record is None:
             self._tell(_call(request), await self._desk.delete_unknown(request))
             return
+        made_with = remembered_context(record)  # not today's configuration: that may name another IPAM plugin
+        self._context = Context(made_with.conf, {**made_with.env, **request.intent.env})
         self._wait(_call(request))
         await self._feed(Delete("DEL"))
 
@@ -244,14 +258,24 @@ class Worker:
                     case Answer(refusal):
                         self._answer(refusal)
                     case RetryAfter(seconds):
-                        self._retry_at = asyncio.get_running_loop().time() + seconds
                         self._desk.note_retry(decision.record)
+                        if self._too_late(decision.record, seconds):
+                            self._answer(_problem_of(decision.record))
+                            event = Delete("no time is left to try again")
+                        else:
+                            self._retry_at = asyncio.get_running_loop().time() + seconds
                     case Close():
                         self._close(decision.record)
                     case Do(step):
                         event = await self._desk.steps.perform(
                             step, decision.record, self._context_for(decision.record)
                         )
+
+    def _too_late(self, record: Attachment, seconds: float) -> bool:
+        """Whoever waits is better told the reason now than nothing at the deadline."""
+        if record.answered or record.state in ENDING or not self._waiting:
+            return False
+        return all(self._desk.expired(call.intent, within=seconds + LAST_WORD) for call in self._waiting)
 
     def _keep(self, record: Attachment, told: bool) -> Refusal | None:
         """Into memory and onto disk. A refusal: it could not be written, and its ADD was not answered yet."""
@@ -303,6 +327,15 @@ class Worker:
 
 def _call(request: Request) -> Call:
     return Call(request.intent, request.conf.cni_version)
+
+
+def _fault(error: BaseException) -> Refusal:
+    return Refusal(Code.INTERNAL_FAULT, "fault in the daemon", f"{type(error).__name__}: {error}")
+
+
+def _problem_of(record: Attachment) -> Refusal | None:
+    problem = record.problem
+    return Refusal(problem.code, problem.msg, problem.details) if problem else None
 
 
 def _exists(record: Attachment) -> Refusal:

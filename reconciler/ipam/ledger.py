@@ -58,6 +58,9 @@ class Ledger:
     def owner_of(self, address: Address) -> str | None:
         return self._owners.get(address)
 
+    def owners(self) -> frozenset[str]:
+        return frozenset(self._holdings)
+
     def claim(self, owner: str, addresses: Iterable[Address]) -> tuple[Clash, ...]:
         """These are the owner's already, says a record or an IPAM plugin. What another holds is not claimed."""
         clashes: list[Clash] = []
