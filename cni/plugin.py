@@ -31,6 +31,7 @@ INTENT_FORMAT = b"headcni/intent/1"
 
 LOST_BELL_MS = 100  # how often to look at the files although no bell rang
 NO_BELL_MS = 5
+STILL_SECONDS = 40  # the daemon renews its status each 10 s
 
 INVALID_ENVIRONMENT = 4
 IO_FAILURE = 5
@@ -437,10 +438,13 @@ def _status(state_dir: bytes, version: bytes) -> tuple[bool, bytes]:
     text = _read_file(state_dir + b"/status.json")
     if text is None:
         raise Refused(UNAVAILABLE, "the HeadCNI daemon is starting", "it writes status.json when it is ready")
-    keys = top_level(text, (b"cni_code", b"cni_msg", b"cni_details"))
-    code = keys.get(b"cni_code", b"")
-    if not code.isdigit():
+    keys = top_level(text, (b"cni_code", b"cni_msg", b"cni_details", b"cni_beat"))
+    code, beat = keys.get(b"cni_code", b""), keys.get(b"cni_beat", b"")
+    if not code.isdigit() or not beat.isdigit():
         raise Refused(UNAVAILABLE, "status.json is not readable", "the daemon writes it anew within seconds")
+    still = (time.monotonic_ns() - int(beat)) // 1_000_000_000
+    if not 0 <= still <= STILL_SECONDS:  # one from the future is of an earlier boot
+        raise Refused(UNAVAILABLE, *stillness(still))
     if code == b"0":
         return True, b""
     return False, b'{"cniVersion": %s, "code": %s, "msg": %s, "details": %s}\n' % (
@@ -448,6 +452,16 @@ def _status(state_dir: bytes, version: bytes) -> tuple[bool, bytes]:
         code,
         keys.get(b"cni_msg", b'""'),
         keys.get(b"cni_details", b'""'),
+    )
+
+
+def stillness(seconds: int) -> tuple[str, str]:
+    """What is wrong, and what to do, when a daemon that lives last renewed its status so long ago."""
+    if seconds < 0:
+        return "the HeadCNI daemon is starting", "it writes status.json when it is ready"
+    return (
+        "the HeadCNI daemon has not moved for %d s" % seconds,
+        "see its log; free space if the disk is full, else restart it: pods keep their network",
     )
 
 

@@ -50,10 +50,10 @@ class Code(IntEnum):
 REMEDIES: dict[Code, tuple[str, str]] = {
     Code.INCOMPATIBLE_VERSION: (
         "the configuration asks for a CNI version this plugin does not speak",
-        "set cniVersion to one of those that `CNI_COMMAND=VERSION headcni` prints",
+        "set cniVersion to one of those that `CNI_COMMAND=VERSION /opt/cni/bin/headcni </dev/null` prints",
     ),
     Code.UNSUPPORTED_FIELD: (
-        "a field of the configuration is valid but not supported here",
+        "reserved, not given by this version: a field of the configuration is valid but not supported here",
         "remove the field that the message names",
     ),
     Code.UNKNOWN_CONTAINER: (
@@ -85,7 +85,7 @@ REMEDIES: dict[Code, tuple[str, str]] = {
         "start the daemon, or read the reason in `headcni status`",
     ),
     Code.UNAVAILABLE_LIMITED: (
-        "STATUS: this node cannot serve an ADD, and existing pods may have limited connectivity",
+        "reserved, not given by this version: STATUS, and existing pods may have limited connectivity",
         "read the reason in `headcni status`",
     ),
     Code.POOL_EMPTY: (
@@ -125,7 +125,7 @@ REMEDIES: dict[Code, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not served. `passive` refusals of other plugins keep their own code."""
+    """Why a request is not served. One that another plugin gave keeps that plugin's code, so this is any number."""
 
     code: int
     msg: str

@@ -17,7 +17,7 @@ from typing import Any
 
 from cni.result import Result, Route
 from reconciler.ipam.pool import Address as IpAddress
-from reconciler.ipam.pool import PoolSpec
+from reconciler.ipam.pool import Network, PoolSpec
 from reconciler.netconf import NetConf
 from statemachine.attachment import Address, State
 
@@ -62,17 +62,15 @@ def _routes(conf: NetConf, addresses: Sequence[Address], goal: State) -> tuple[R
         return tuple(Route(DEFAULT_ROUTE[version], gateway) for version, gateway in gateways.items())
     led = [(route, gateways.get(ip_network(route.dst).version)) for route in conf.routes]
     filled = [replace(route, gw=route.gw or gateway) for route, gateway in led if gateway is not None]
-    service = conf.raw.get("service_cidr")
-    if isinstance(service, str) and not _covered(service, filled):
-        filled.append(Route(service, gateways.get(ip_network(service, strict=False).version)))
+    reachable = [service for service in conf.service_cidrs if gateways.get(service.version) is not None]
+    filled += [Route(str(each), gateways[each.version]) for each in reachable if not _covered(each, filled)]
     return tuple(filled)
 
 
-def _covered(cidr: str, routes: Sequence[Route]) -> bool:
-    wanted = ip_network(cidr, strict=False)
+def _covered(wanted: Network, routes: Sequence[Route]) -> bool:
     return any(
         (have := ip_network(route.dst)).version == wanted.version
-        and int(have.network_address) <= int(wanted.network_address)
-        and int(have.broadcast_address) >= int(wanted.broadcast_address)
+        and have.network_address <= wanted.network_address
+        and have.broadcast_address >= wanted.broadcast_address
         for route in routes
     )

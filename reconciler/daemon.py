@@ -19,7 +19,6 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,10 +49,8 @@ log = logging.getLogger("headcni")
 
 THREADS = 4  # for netlink; the kernel takes one writer at a time anyway
 AUDIT_SECONDS = 60.0
-REPORT_SECONDS = 1.0
 STOP_SECONDS = 4.0  # of the five that SIGTERM is given
 LOCK_TRIES = 20  # a plugin that looks at the lock holds it for an instant
-DELEGATE_SECONDS = 25.0
 DEFAULT_MTU = 1280  # what every mesh interface can carry
 
 if TYPE_CHECKING:
@@ -73,8 +70,15 @@ class SystemClock:
 def run(config: Config, reload: Reload) -> int:
     """0: ended as asked. 1: could not start; the log says why."""
     store = Store(config.state_dir)
-    store.prepare()
-    if not _lock(store):
+    try:
+        store.prepare()
+        if not _lock(store):
+            return 1
+    except OSError as error:
+        log.error(
+            "the state directory %s cannot be used: %s: %s; name a directory that root can write with --state-dir",
+            *(store.root, error.filename, error.strerror),
+        )
         return 1
     try:
         asyncio.run(Daemon(config, store, reload).main())
@@ -116,7 +120,7 @@ class Daemon:
             wiring=self._wiring,
             isolation=NoIsolation(),
             advertiser=StaticRoutesAdvertiser(self._host.keep_static_routes),
-            delegate=partial(delegate.run, within=DELEGATE_SECONDS),
+            delegate=delegate.run,
             observer=self._observer,
             threads=self._threads,
             ensure_pod_cidrs=self._host.ensure_pod_cidrs,
@@ -130,7 +134,7 @@ class Daemon:
         )
         self._endpoint: Server | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._reporter = Reporter(config, store, self._desk, self._ledger, self._host, self._once.said, self._boot_id)
+        self._reporter = Reporter(config, store, self._desk, self._ledger, self._host, self._once, self._boot_id)
 
     async def main(self) -> None:
         stop = asyncio.Event()
@@ -139,7 +143,7 @@ class Daemon:
             loop.add_signal_handler(signum, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         for warning in self._config.warnings:
-            self._once.warn(warning, warning)
+            self._once.warn(f"configuration {warning}", warning)
         self._recover()
         await self._prepare_host()
         await self._reporter.look_at_host()
@@ -197,7 +201,7 @@ class Daemon:
         for change in await asyncio.to_thread(self._host.prepare, wish):
             log.info("node: %s", change)
         for problem in await asyncio.to_thread(self._host.problems):
-            self._once.warn(str(problem), str(problem))
+            self._once.warn(f"node {problem}", str(problem))
 
     def _recover(self) -> None:
         """Everything is in memory and compared before the first intent is served."""

@@ -19,7 +19,7 @@ from reconciler.netconf import NetConf
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.request import SINCE, Request, understand
-from reconciler.steps import Adapters, Context, Steps, remembered_context
+from reconciler.steps import Adapters, Steps, context_of, remembered_context
 from reconciler.store import NoSpace, Store
 from reconciler.wiring.plan import host_name
 from statemachine.attachment import Attachment, Namespace, Pod, State
@@ -141,14 +141,14 @@ class Desk:
         if differences:
             return Refusal(Code.ATTACHMENT_DIFFERS, f"{record.key} is not as recorded", "; ".join(differences))
         if request.conf.delegate:
-            return await self.steps.ask_delegate(Verb.CHECK, Context(request.conf, request.intent.env))
+            return await self.steps.ask_delegate(Verb.CHECK, context_of(request))
         return None
 
     async def delete_unknown(self, request: Request) -> Refusal | None:
         """A DEL without a record: what its name alone can find is removed, and a delegate is told."""
         await self.delete_by_name(request.intent.key)
         if request.conf.delegate:
-            return await self.steps.ask_delegate(Verb.DEL, Context(request.conf, request.intent.env))
+            return await self.steps.ask_delegate(Verb.DEL, context_of(request))
         return None
 
     async def delete_by_name(self, key: str) -> None:

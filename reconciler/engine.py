@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterable
 
 from cni.spec import Code, Refusal, Verb
 from reconciler.desk import Desk
-from reconciler.steps import Context
+from reconciler.steps import context_of
 from reconciler.worker import Worker
 from statemachine.intent import Intent
 from statemachine.machine import Delete, Event
@@ -134,7 +134,7 @@ class Engine:
             self.post(key, Delete("GC: the runtime does not know it any more"))
         outcome: Refusal | None = _stuck(await self._gone(set(doomed)))
         if conf.delegate:
-            outcome = await self._desk.steps.ask_delegate(Verb.GC, Context(conf, request.intent.env)) or outcome
+            outcome = await self._desk.steps.ask_delegate(Verb.GC, context_of(request)) or outcome
         if outcome is None:
             self._desk.succeed(intent, conf.cni_version)
         else:

@@ -3,12 +3,20 @@
 Everything wrong is collected and told at once, each problem with the field, the value and the cure. What is merely
 unknown is let through with a warning, because configurations live longer than programs. Keys are those of
 docs/configuration.md; those of the specification and of libcni are known and not ours to judge.
+
+What `ipam` says of pools (gateway, range, exclusions, strategy, cool-down) is read before it is known of which subnet
+it speaks, as a `PoolWish`. An address in it means the pool of its own family, so one wish does for dual stack, and
+the subnets of the configuration and the node's pod CIDRs become pools by the same code (`PoolWish.on`) and the same
+checks (`_misfits`). `parse` depends on the bytes alone and is cached; `with_node_pools` adds the node.
+
+Another IPAM plugin's `ipam` is not ours to understand, and may hold a password. A live record keeps it whole, because
+that plugin needs it for DEL; a closed one needs nothing of it (`without_delegate_secrets`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
@@ -18,33 +26,78 @@ import orjson
 from cni.plugin import MAX_TIMEOUT_SECONDS
 from cni.result import Dns, Route, dns_from
 from cni.spec import SUPPORTED_VERSIONS, Code, Refusal
-from reconciler.ipam.pool import Address, Network, PoolSpec, Strategy, pool_problems
+from reconciler.ipam.pool import MAX_COOLDOWN, Address, Network, PoolSpec, Strategy, pool_problems
 
 OWN_IPAM = "headcni-ipam"
-MIN_MTU, MAX_MTU = 576, 65535
+MIN_MTU, MIN_MTU_IPV6, MAX_MTU = 576, 1280, 65535
+MAX_U32 = (1 << 32) - 1
 
 _KNOWN = {
     *("cniVersion", "cniVersions", "name", "type", "args", "ipMasq", "ipam", "dns", "runtimeConfig", "prevResult"),
     *("capabilities", "disableCheck", "disableGC", "headscale_url", "tailscale_socket", "pod_cidr", "service_cidr"),
     *("mtu", "enable_ipv6", "enable_network_policy", "magic_dns", "state_dir", "timeout_seconds"),
 }
-_KNOWN_IPAM = {
-    *("type", "subnet", "gateway", "allocation_strategy", "routes", "rangeStart", "rangeEnd", "exclude"),
-    *("cooldown_seconds", "ranges", "dns"),
-}
-_REMEMBERED = ("cniVersion", "name", "type", "mtu", "ipam", "dns", "enable_ipv6", "state_dir")
+_RANGE_KEYS = ("subnet", "gateway", "rangeStart", "rangeEnd", "exclude")
+_POOL_KEYS = ("type", *_RANGE_KEYS, "allocation_strategy", "cooldown_seconds")
+_KNOWN_IPAM = {*_POOL_KEYS, "ranges", "routes", "dns"}
+_REMEMBERED = ("cniVersion", "name", "type", "mtu", "enable_ipv6", "state_dir")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWish:
+    """How a pool is to be, whatever its subnet."""
+
+    gateway: Address | None = None
+    range_start: Address | None = None
+    range_end: Address | None = None
+    exclude: tuple[Network, ...] = ()
+    strategy: Strategy = Strategy.SEQUENTIAL
+    cooldown: float = 30.0
+
+    def over(self, general: PoolWish) -> PoolWish:
+        return replace(
+            general,
+            gateway=self.gateway or general.gateway,
+            range_start=self.range_start or general.range_start,
+            range_end=self.range_end or general.range_end,
+            exclude=self.exclude + general.exclude,
+        )
+
+    def on(self, subnet: Network) -> PoolSpec:
+        def fitting(address: Address | None) -> Address | None:
+            return address if address is not None and address.version == subnet.version else None
+
+        return PoolSpec(
+            subnet,
+            gateway=fitting(self.gateway),
+            range_start=fitting(self.range_start),
+            range_end=fitting(self.range_end),
+            exclude=tuple(each for each in self.exclude if each.version == subnet.version),
+            strategy=self.strategy,
+            cooldown=self.cooldown,
+        )
+
+    def strays(self, name: str, families: Collection[int]) -> Iterator[str]:
+        """What would have no effect, because no pool is of its family."""
+        ends = (("gateway", self.gateway), ("rangeStart", self.range_start), ("rangeEnd", self.range_end))
+        for key, each in (*ends, *(("exclude", network) for network in self.exclude)):
+            if each is not None and each.version not in families:
+                yield f"{name}.{key}: {each} fits no pool, as none is of IPv{each.version}; remove it, or add such a subnet"
 
 
 @dataclass(frozen=True, slots=True)
 class NetConf:
     name: str
     cni_version: str
-    pools: tuple[PoolSpec, ...] = ()  # of our own IPAM; empty with another IPAM plugin: the node's pod CIDRs
+    pools: tuple[PoolSpec, ...] = ()  # of our own IPAM; none configured: `with_node_pools`
+    wish: PoolWish = PoolWish()
     delegate: str | None = None  # another IPAM plugin's type
     asked: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = field(default_factory=Dns)
     mtu: int | None = None
+    ipv6: bool = True
+    service_cidrs: tuple[Network, ...] = ()
     network_policy: bool = True
     valid_attachments: frozenset[str] | None = None  # GC
     unknown: tuple[str, ...] = ()
@@ -53,7 +106,26 @@ class NetConf:
     @property
     def remembered(self) -> dict[str, Any]:
         """What a record keeps: enough to repair and delete, and no key that we do not know (it may hold a secret)."""
-        return {key: self.raw[key] for key in _REMEMBERED if key in self.raw}
+        kept = _only(_REMEMBERED, self.raw)
+        ipam = self.raw.get("ipam")
+        if self.delegate:
+            kept["ipam"] = ipam
+        elif ipam:
+            sets = ipam.get("ranges") or ()
+            ranges = {"ranges": [[_only(_RANGE_KEYS, each) for each in members] for members in sets]} if sets else {}
+            kept["ipam"] = _only(_POOL_KEYS, ipam) | ranges
+        return kept
+
+
+def without_delegate_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a record kept, what its history may hold: of another IPAM plugin's configuration the plugin's name."""
+    ipam = config.get("ipam")
+    kind = ipam.get("type", OWN_IPAM) if isinstance(ipam, Mapping) else OWN_IPAM
+    return dict(config) if kind == OWN_IPAM else {**config, "ipam": {"type": kind}}
+
+
+def _only(keys: Sequence[str], body: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: body[key] for key in keys if key in body}
 
 
 class _Reader:
@@ -67,7 +139,7 @@ class _Reader:
 
     def address(self, name: str, value: object) -> Address | None:
         try:
-            return ip_address(str(value))
+            return plain_address(str(value))
         except ValueError:
             self.wrong(name, value, "is not an IP address; write one without a prefix, such as 10.244.1.1")
             return None
@@ -75,13 +147,22 @@ class _Reader:
     def network(self, name: str, value: object) -> Network | None:
         text = str(value)
         try:
-            return ip_network(text)
+            if "/" in text and "%" not in text:
+                return ip_network(text)
+            self.wrong(name, value, "is not a subnet; write one with its prefix, such as 10.244.1.0/24")
         except ValueError as error:
             if "host bits" in str(error):
                 self.wrong(name, value, f"has host bits set; write {ip_interface(text).network}")
             else:
                 self.wrong(name, value, "is not a subnet; write one with its prefix, such as 10.244.1.0/24")
-            return None
+        return None
+
+    def networks(self, name: str, value: object) -> tuple[Network, ...]:
+        """One CIDR, or one for each family with a comma between them, as Kubernetes writes them."""
+        if value is None or value == "":
+            return ()
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+        return tuple(network for part in parts if (network := self.network(name, part)) is not None)
 
     def mapping(self, name: str, value: object) -> Mapping[str, Any]:
         if isinstance(value, dict):
@@ -123,17 +204,39 @@ def parse(raw: bytes) -> NetConf | Refusal:
     reader = _Reader()
     conf = _read(reader, body, version)
     if reader.problems:
-        return Refusal(Code.INVALID_CONFIGURATION, "invalid network configuration", "; ".join(reader.problems))
+        return _invalid("invalid network configuration", reader.problems)
     return conf
+
+
+def with_node_pools(conf: NetConf, cidrs: Sequence[Network]) -> NetConf | Refusal:
+    """A network without a subnet of its own takes the node's pod CIDRs, and must fit them."""
+    if not cidrs:
+        return _invalid("ipam.subnet: missing, and the daemon knows no pod CIDR of this node", [
+            "set ipam.subnet, or start the daemon with --pod-cidr"
+        ])
+    pools = tuple(conf.wish.on(cidr) for cidr in cidrs if conf.ipv6 or cidr.version == 4)
+    listed = ", ".join(map(str, cidrs))
+    if not pools:
+        return _invalid(f"enable_ipv6: false leaves no address, as this node's pod CIDR is {listed}", [
+            "set it to true, or give the node an IPv4 pod CIDR"
+        ])
+    problems = [*_misfits(conf.wish, pools), *_mtu_problems(conf.mtu, pools)]
+    if problems:
+        return _invalid(f"the network configuration does not fit ipam.subnet, here this node's pod CIDR {listed}", problems)
+    return replace(conf, pools=pools)
+
+
+def _invalid(msg: str, problems: Sequence[str]) -> Refusal:
+    return Refusal(Code.INVALID_CONFIGURATION, msg, "; ".join(dict.fromkeys(problems)))
 
 
 def _read(reader: _Reader, body: dict[str, Any], version: str) -> NetConf:
     ipam = reader.mapping("ipam", body.get("ipam"))
     delegate = _delegate(reader, ipam)
-    pools = () if delegate else _pools(reader, ipam)
-    routes = _routes(reader, ipam)
+    wish = PoolWish() if delegate else _wish(reader, ipam)
+    pools = () if delegate else _pools(reader, ipam, wish)
     _check_timeout(reader, body)
-    _check_ipv6(reader, body, pools)
+    reader.networks("pod_cidr", body.get("pod_cidr"))
     unknown = [key for key in body if key not in _KNOWN and not key.startswith("cni.dev/")]
     if not delegate:
         unknown += [f"ipam.{key}" for key in ipam if key not in _KNOWN_IPAM]
@@ -141,11 +244,14 @@ def _read(reader: _Reader, body: dict[str, Any], version: str) -> NetConf:
         name=_name(reader, body),
         cni_version=version,
         pools=pools,
+        wish=wish,
         delegate=delegate,
         asked=_asked(reader, body),
-        routes=routes,
+        routes=_routes(reader, ipam),
         dns=_dns(reader, body, ipam),
         mtu=_mtu(reader, body, pools),
+        ipv6=_ipv6(reader, body, pools),
+        service_cidrs=reader.networks("service_cidr", body.get("service_cidr")),
         network_policy=reader.flag("enable_network_policy", body.get("enable_network_policy"), True),
         valid_attachments=_valid_attachments(reader, body),
         unknown=tuple(unknown),
@@ -170,10 +276,11 @@ def _check_timeout(reader: _Reader, body: dict[str, Any]) -> None:
         reader.wrong("timeout_seconds", timeout, f"is not a whole number from 1 to {MAX_TIMEOUT_SECONDS}")
 
 
-def _check_ipv6(reader: _Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> None:
+def _ipv6(reader: _Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> bool:
     wished = reader.flag("enable_ipv6", body.get("enable_ipv6"), True)
     if not wished and any(pool.subnet.version == 6 for pool in pools):
         reader.wrong("enable_ipv6", False, "contradicts the IPv6 subnet in ipam; set it to true, or remove the subnet")
+    return wished
 
 
 def _delegate(reader: _Reader, ipam: Mapping[str, Any]) -> str | None:
@@ -184,54 +291,65 @@ def _delegate(reader: _Reader, ipam: Mapping[str, Any]) -> str | None:
     return None if kind == OWN_IPAM else kind
 
 
-def _pools(reader: _Reader, ipam: Mapping[str, Any]) -> tuple[PoolSpec, ...]:
+def _wish(reader: _Reader, ipam: Mapping[str, Any]) -> PoolWish:
+    strategy = ipam.get("allocation_strategy", Strategy.SEQUENTIAL.value)
+    if strategy not in [each.value for each in Strategy]:
+        reader.wrong("ipam.allocation_strategy", strategy, "is none of sequential, random, dense-pack")
+        strategy = Strategy.SEQUENTIAL
+    cooldown = ipam.get("cooldown_seconds", 30)
+    if type(cooldown) not in (int, float) or not 0 <= cooldown <= MAX_COOLDOWN:
+        cure = f"is not a number of seconds from 0 to {MAX_COOLDOWN:.0f}; the usual value is 30"
+        reader.wrong("ipam.cooldown_seconds", cooldown, cure)
+        cooldown = 30
+    return replace(_placed(reader, "ipam", ipam), strategy=Strategy(strategy), cooldown=float(cooldown))
+
+
+def _placed(reader: _Reader, name: str, entry: Mapping[str, Any]) -> PoolWish:
+    """The part that may also stand in each range."""
+    ends = [
+        None if entry.get(key) is None else reader.address(f"{name}.{key}", entry[key])
+        for key in ("gateway", "rangeStart", "rangeEnd")
+    ]
+    exclude = []
+    for each in reader.items(f"{name}.exclude", entry.get("exclude")):
+        bare = isinstance(each, str) and "/" not in each
+        single = reader.address(f"{name}.exclude", each) if bare else None
+        network = ip_network(single) if single else None if bare else reader.network(f"{name}.exclude", each)
+        exclude += [network] if network is not None else []
+    return PoolWish(*ends, exclude=tuple(exclude))
+
+
+def _pools(reader: _Reader, ipam: Mapping[str, Any], wish: PoolWish) -> tuple[PoolSpec, ...]:
     """Either one subnet in `ipam` itself, or `ranges` as host-local writes them: one set for each family."""
-    pools = []
+    pools: list[PoolSpec | None] = []
     if "subnet" in ipam:
-        pools.append(_pool(reader, "ipam", ipam, ipam))
+        subnet = reader.network("ipam.subnet", ipam["subnet"])
+        pools.append(None if subnet is None else wish.on(subnet))
     for i, entry in enumerate(reader.items("ipam.ranges", ipam.get("ranges"))):
         name = f"ipam.ranges[{i}]"
         members = reader.items(name, entry)
         if len(members) != 1:
             reader.wrong(name, entry, "does not hold exactly one range; give each subnet a set of its own")
+            pools.append(None)
             continue
-        pools.append(_pool(reader, f"{name}[0]", reader.mapping(f"{name}[0]", members[0]), ipam))
+        pools.append(_range(reader, f"{name}[0]", reader.mapping(f"{name}[0]", members[0]), wish))
     specs = tuple(pool for pool in pools if pool is not None)
-    if len(specs) == len(pools):
-        reader.problems += pool_problems(specs)
+    if specs and len(specs) == len(pools):
+        reader.problems += _misfits(wish, specs)
     return specs
 
 
-def _pool(reader: _Reader, name: str, entry: Mapping[str, Any], ipam: Mapping[str, Any]) -> PoolSpec | None:
+def _range(reader: _Reader, name: str, entry: Mapping[str, Any], wish: PoolWish) -> PoolSpec | None:
     subnet = reader.network(f"{name}.subnet", entry.get("subnet"))
-    before = len(reader.problems)
-    addresses = {
-        key: reader.address(f"{name}.{key}", entry[key])
-        for key in ("gateway", "rangeStart", "rangeEnd")
-        if entry.get(key) is not None
-    }
-    exclude = tuple(
-        network
-        for each in reader.items(f"{name}.exclude", entry.get("exclude", ipam.get("exclude")))
-        if (network := reader.network(f"{name}.exclude", each)) is not None
-    )
-    strategy = ipam.get("allocation_strategy", Strategy.SEQUENTIAL.value)
-    if strategy not in [s.value for s in Strategy]:
-        reader.wrong("ipam.allocation_strategy", strategy, "is none of sequential, random, dense-pack")
-    cooldown = ipam.get("cooldown_seconds", 30)
-    if isinstance(cooldown, bool) or not isinstance(cooldown, int | float):
-        reader.wrong("ipam.cooldown_seconds", cooldown, "is not a number of seconds, such as 30")
-    if subnet is None or len(reader.problems) > before:
+    own = _placed(reader, name, entry)
+    if subnet is None:
         return None
-    return PoolSpec(
-        subnet=subnet,
-        gateway=addresses.get("gateway"),
-        range_start=addresses.get("rangeStart"),
-        range_end=addresses.get("rangeEnd"),
-        exclude=tuple(each for each in exclude if each.version == subnet.version),
-        strategy=Strategy(strategy),
-        cooldown=float(cooldown),
-    )
+    reader.problems += own.strays(name, (subnet.version,))
+    return own.over(wish).on(subnet)
+
+
+def _misfits(wish: PoolWish, pools: Sequence[PoolSpec]) -> list[str]:
+    return [*wish.strays("ipam", [pool.subnet.version for pool in pools]), *pool_problems(pools)]
 
 
 def _routes(reader: _Reader, ipam: Mapping[str, Any]) -> tuple[Route, ...]:
@@ -243,12 +361,12 @@ def _routes(reader: _Reader, ipam: Mapping[str, Any]) -> tuple[Route, ...]:
         numbers: dict[str, int | None] = {}
         for key in ("mtu", "advmss", "priority"):
             value = entry.get(key)
-            if value is not None and (type(value) is not int or value < 0):
-                reader.wrong(f"ipam.routes[{i}].{key}", value, "is not a whole number")
+            if value is not None and (type(value) is not int or not 0 <= value <= MAX_U32):
+                reader.wrong(f"ipam.routes[{i}].{key}", value, f"is not a whole number from 0 to {MAX_U32}")
                 value = None
             numbers[key] = value
         if dst is not None and gw is not None and dst.version != gw.version:
-            reader.wrong(f"ipam.routes[{i}].gw", str(gw), f"is not of the family of {dst}")
+            reader.wrong(f"ipam.routes[{i}].gw", str(gw), f"is not of the family of {dst}; write an address of the same family, or none")
         elif dst is not None:
             routes.append(Route(str(dst), str(gw) if gw else None, **numbers))
     return tuple(routes)
@@ -270,19 +388,25 @@ def _dns(reader: _Reader, body: dict[str, Any], ipam: Mapping[str, Any]) -> Dns:
     for key in ("nameservers", "search", "options"):
         if not all(isinstance(each, str) for each in reader.items(f"dns.{key}", raw.get(key))):
             reader.wrong(f"dns.{key}", raw.get(key), "is not a list of strings")
+    if not isinstance(raw.get("domain") or "", str):
+        reader.wrong("dns.domain", raw["domain"], "is not a name, such as cluster.local")
     return Dns() if reader.problems else dns_from(raw)
 
 
 def _mtu(reader: _Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> int | None:
     mtu = body.get("mtu")
-    if mtu is None or mtu == 0:
+    if mtu is None or (type(mtu) is int and mtu == 0):
         return None
     if type(mtu) is not int or not MIN_MTU <= mtu <= MAX_MTU:
         reader.wrong("mtu", mtu, f"is not a whole number from {MIN_MTU} to {MAX_MTU}; leave it out for the default")
         return None
-    if mtu < 1280 and any(pool.subnet.version == 6 for pool in pools):
-        reader.wrong("mtu", mtu, "is too small for IPv6, which needs 1280")
+    reader.problems += _mtu_problems(mtu, pools)
     return mtu
+
+
+def _mtu_problems(mtu: int | None, pools: Sequence[PoolSpec]) -> Iterator[str]:
+    if mtu is not None and mtu < MIN_MTU_IPV6 and any(pool.subnet.version == 6 for pool in pools):
+        yield f"mtu: {mtu} is too small for IPv6, which needs {MIN_MTU_IPV6}; leave it out for the default"
 
 
 def _valid_attachments(reader: _Reader, body: dict[str, Any]) -> frozenset[str] | None:
@@ -299,6 +423,17 @@ def _valid_attachments(reader: _Reader, body: dict[str, Any]) -> frozenset[str] 
     return frozenset(keys)
 
 
+def plain_address(text: str) -> Address:
+    """No zone: the link it names would be another one in the pod."""
+    if "%" in text:
+        raise ValueError(f"{text} names a link")
+    return ip_address(text)
+
+
 def _short(value: object) -> str:
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    """As JSON writes it; not what is inside of a list or an object, which may be deep, and may be secret."""
+    if isinstance(value, dict | list):
+        around = "{}" if isinstance(value, dict) else "[]"
+        return around[0] + ("…" if value else "") + around[1]
+    text = orjson.dumps(value).decode()
     return text if len(text) <= 80 else text[:79] + "…"

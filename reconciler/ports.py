@@ -68,7 +68,7 @@ class Delegate(Protocol):
     """Another IPAM plugin, executed from CNI_PATH."""
 
     async def __call__(
-        self, verb: Verb, plugin: str, config: bytes, env: Mapping[str, str]
+        self, verb: Verb, plugin: str, config: bytes, env: Mapping[str, str], within: float
     ) -> Result | UnknownVerb | Refusal: ...
 
 

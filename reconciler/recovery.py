@@ -61,7 +61,7 @@ class Recovery:
             self._claim(unreadable(key), addresses)
         self._cool()
         for each in self._store.left_alone:
-            self._warn(each.path, f"{each.path}: {each.reason}")
+            self._warn(f"unreadable {each.path}", f"{each.path}: {each.reason}")
         return len(self._desk.records)
 
     def _cool(self) -> None:
@@ -94,6 +94,7 @@ class Recovery:
 
     def _claim(self, key: str, addresses: Iterable[Address]) -> None:
         for clash in self._ledger.claim(key, addresses):
+            self._ledger.share(key, clash.address)
             self._warn(f"clash {key}", f"{key} and {clash.holder} both hold {clash.address}; delete one of the pods")
 
     def _remove_orphans(self, orphans: frozenset[str]) -> None:
@@ -108,7 +109,8 @@ class Recovery:
             addresses = self._wiring.addresses_behind(link)
             self._claim(unreadable(protected[link]), addresses)
             self._warn(
-                link, f"the record of {protected[link]} cannot be read; its link {link} and its addresses are kept"
+                f"kept {link}",
+                f"the record of {protected[link]} cannot be read; its link {link} and its addresses are kept",
             )
 
 

@@ -22,6 +22,7 @@ from reconciler.ipam.ledger import Ledger
 from reconciler.ipam.stock import PoolStats
 from reconciler.node.host import Host
 from reconciler.node.wish import Problem
+from reconciler.operate.log import Once
 from reconciler.operate.status import NotReady, Status, encode_status
 from reconciler.store import Store
 
@@ -40,7 +41,7 @@ class Reporter:
         desk: Desk,
         ledger: Ledger,
         host: Host,
-        warnings: list[str],
+        warnings: Once,
         boot_id: str,
     ) -> None:
         self.config = config
@@ -107,7 +108,9 @@ class Reporter:
         self.latest = self.status()
         no_space = self._store.write("status.json", encode_status(self.latest))
         if no_space is not None:
-            self._desk.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
+            self._warnings.warn("no space", f"{no_space.path} could not be written: {no_space.reason}")
+        elif self._warnings.clear("no space"):
+            self._desk.dirty = True
 
     def stopped(self) -> None:
         self._stopping = True
@@ -126,8 +129,9 @@ class Reporter:
             boot_id=self._boot_id,
             started=self._started,
             written=time.time(),
+            cni_beat=time.monotonic_ns(),
             not_ready=tuple(reasons),
-            warnings=tuple(self._warnings),
+            warnings=tuple(self._warnings.said),
             counts=dict(self._desk.states()),
             pools=tuple(_pool(pool) for pool in self._ledger.stats()),
             quarantined=self._store.quarantined(),

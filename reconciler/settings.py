@@ -8,6 +8,7 @@ instead. `reconciler/config.py` decides which source wins and checks the values 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -66,9 +67,14 @@ class Setting:
 # --- parsers
 
 
+def real_path(given: str | Path) -> Path:
+    """The one spelling of a directory: the daemon's links are known by it, so every command must find the same."""
+    return Path(os.path.realpath(given))
+
+
 def path(raw: Any) -> Path | Wrong:
     if isinstance(raw, str) and raw.startswith("/"):
-        return Path(raw)
+        return real_path(raw)
     return Wrong("is not an absolute path", "write a path that begins with /")
 
 
@@ -192,12 +198,13 @@ SETTINGS = (
     ),
     Setting(
         "network.podCIDR.perNode", "node_prefix", prefix_length, "/24",
-        "IPv4 prefix length of one node's share of the base: /24 holds 253 pods, more than a kubelet's 110.",
+        "No effect yet: it is for nodes that find their own CIDR. IPv4 prefix length of one node's share of the base.",
         env="HEADCNI_POD_CIDR_PER_NODE",
     ),
     Setting(
         "network.serviceCIDR", "service_cidrs", networks, ["10.96.0.0/16"],
-        "Addresses of Services, one CIDR per address family. No pod may get one of them.",
+        "Addresses of Services, one CIDR per address family. A pod CIDR above that overlaps them is refused; "
+        "the `subnet` of a network configuration is not compared with them.",
         flag="--service-cidr", env="HEADCNI_SERVICE_CIDR",
     ),
     Setting(
@@ -218,12 +225,12 @@ SETTINGS = (
     ),
     Setting(
         "mesh.mode", "mesh_mode", choice("none", planned="tailscale"), "none",
-        "Who carries packets between nodes: none (static routes) or tailscale.",
+        "Who carries packets between nodes: none (static routes); tailscale is not in this version.",
         flag="--mesh", env="HEADCNI_MESH",
     ),
     Setting(
         "kube.mode", "kube_mode", choice("off", planned="auto"), "off",
-        "Whether to look for the Kubernetes API: off or auto. Pods get their network without it.",
+        "Whether to look for the Kubernetes API: off; auto is not in this version. Pods get their network without it.",
         flag="--kube", env="HEADCNI_KUBE",
     ),
     Setting(

@@ -25,10 +25,14 @@ from reconciler.ipam.pool import Network
 from reconciler.netconf import NetConf, parse
 from reconciler.observe import Observer
 from reconciler.ports import Advertiser, Clock, Delegate, Isolation, Wired, Wiring
+from reconciler.request import Request
 from reconciler.unwirer import Unwirer
 from reconciler.wiring.plan import LinkPlan, plan_link
 from statemachine.attachment import Attachment, Link, Namespace, State
 from statemachine.machine import Done, Failed, Step
+
+DELEGATE_SECONDS = 25.0
+ANSWER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Context:
 
     conf: NetConf
     env: Mapping[str, str] = field(default_factory=dict)
+    deadline_ns: int | None = None  # of the intent; None: nobody waits
 
 
 class Steps:
@@ -116,7 +121,14 @@ class Steps:
 
     async def _delegate(self, verb: Verb, plugin: str, context: Context) -> Result | UnknownVerb | Refusal:
         config = orjson.dumps(context.conf.raw)
-        return await self._out.delegate(verb, plugin, config, context.env)
+        return await self._out.delegate(verb, plugin, config, context.env, self._patience(verb, context))
+
+    def _patience(self, verb: Verb, context: Context) -> float:
+        """Seconds for another plugin. An ADD keeps some for the DEL it owes when that fails, and for the answer."""
+        if context.deadline_ns is None:
+            return DELEGATE_SECONDS
+        left = (context.deadline_ns - self._out.clock.mono_ns()) / 1e9 - ANSWER_SECONDS
+        return max(1.0, min(DELEGATE_SECONDS, left * (0.6 if verb is Verb.ADD else 1.0)))
 
     # --- wire
 
@@ -188,6 +200,10 @@ def _nothing_to_give_back(record: Attachment, refusal: Refusal) -> bool:
     """It never gave an address and says no now, in words of its own: it will say no for ever."""
     own_words = refusal.code != Code.DELEGATE_FAILED
     return not record.addresses and (own_words or isinstance(refusal, NotInstalled))
+
+
+def context_of(request: Request) -> Context:
+    return Context(request.conf, request.intent.env, request.intent.deadline_ns)
 
 
 def remembered_context(record: Attachment) -> Context:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import orjson
 
+from reconciler.exchange import replace
 from statemachine.attachment import Attachment, Damaged, UnknownVersion, decode, encode, file_name
 from statemachine.history import history_name, to_prune
 
@@ -61,7 +62,10 @@ class Store:
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def lock(self) -> LockHeld | None:
-        """Held until the process ends, however it ends; plugins look at it to see whether a daemon lives."""
+        """Held until the process ends, however it ends; plugins look at it to see whether a daemon lives.
+
+        A file that was removed between its opening and its locking (an uninstall ends so) locks nobody out.
+        """
         fd = os.open(self.root / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,10 +73,21 @@ class Store:
             holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
             os.close(fd)
             return LockHeld(holder or "a plugin that is just looking")
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
         self._lock_fd = fd
+        if not self.lock_is_ours():
+            self.unlock()
+            return self.lock()
+        _sign(fd)
         return None
+
+    def lock_is_ours(self) -> bool:
+        """False: somebody removed or replaced `daemon.lock`, and a second daemon may start, or has."""
+        if self._lock_fd is None:
+            return False
+        try:
+            return os.path.samestat(os.stat(self.root / "daemon.lock"), os.fstat(self._lock_fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def unlock(self) -> None:
         if self._lock_fd is not None:
@@ -89,7 +104,7 @@ class Store:
                 _write_all(fd, content)
             finally:
                 os.close(fd)
-            os.rename(draft, target)
+            replace(draft, target)
         except FileNotFoundError:
             _unlink(draft)
             self.prepare()  # somebody removed a directory under us
@@ -201,6 +216,16 @@ class Store:
         for name in _listing(self.root / "tmp"):
             if name.startswith("daemon."):
                 _unlink(f"{self.root}/tmp/{name}")
+
+
+def _sign(lock: int) -> None:
+    """For who is refused. A full disk must not keep a daemon from starting: it has deletes to do."""
+    try:
+        size = os.pwrite(lock, f"pid {os.getpid()}\n".encode(), 0)
+        os.ftruncate(lock, size)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
 
 
 def read_bytes(path: str) -> bytes:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cni.spec import Code, Refusal, Verb
 from reconciler.desk import Desk
 from reconciler.request import Request
-from reconciler.steps import Context, remembered_context
+from reconciler.steps import Context, context_of, remembered_context
 from statemachine.attachment import Attachment, Namespace, State
 from statemachine.intent import Intent
 from statemachine.machine import (
@@ -172,7 +172,7 @@ class Worker:
             if self.record is not None:
                 self._tell(_call(request), self._still_going())
                 return
-        self._context = Context(request.conf, request.intent.env)
+        self._context = context_of(request)
         self._wait(_call(request))
         record = self.record
         if record is None:
@@ -215,7 +215,7 @@ class Worker:
             self._tell(_call(request), await self._desk.delete_unknown(request))
             return
         made_with = remembered_context(record)  # not today's configuration: that may name another IPAM plugin
-        self._context = Context(made_with.conf, {**made_with.env, **request.intent.env})
+        self._context = replace(made_with, env={**made_with.env, **request.intent.env})
         self._wait(_call(request))
         await self._feed(Delete("DEL"))
 

@@ -1,8 +1,11 @@
 """What a daemon must do with what it finds: one event for each record, one fate for each intent.
 
-The daemon asks at its start and, for the records, in its audit each minute; `headcni replay` asks about a copied
-directory. All three get their answer here, so the command tells the truth about the daemon. `World` is what was
+The daemon asks about records at its start and in its audit each minute; `headcni replay` asks about a copied
+directory. They get the same answer here, so the command tells the truth about the daemon. `World` is what was
 *looked up* before asking; a key it does not hold is unknown, and nothing is ever torn down for something unknown.
+
+Only the command asks `plan_intent`. The daemon meets the same two questions at different times: whether an intent
+was answered when it reads it, whether it has expired (`Intent.expired`) when its turn comes, which may be later.
 
 Three cells of the table deserve their reason:
 

@@ -50,6 +50,7 @@ class Ledger:
         self._stocks: dict[PoolSpec, Stock] = {}
         self._owners: dict[Address, str] = {}
         self._holdings: dict[str, list[Address]] = {}
+        self._heirs: dict[Address, list[str]] = {}  # empty, but for damage
         self._released: OrderedDict[Address, float] = OrderedDict()  # for pools that appear later
 
     def held_by(self, owner: str) -> tuple[Address, ...]:
@@ -71,6 +72,10 @@ class Ledger:
             elif holder != owner:
                 clashes.append(Clash(address, holder))
         return tuple(clashes)
+
+    def share(self, owner: str, address: Address) -> None:
+        """A second record that has another's address, found at the start: it keeps it when the holder is gone."""
+        self._heirs.setdefault(address, []).append(owner)
 
     def cool(self, address: Address, released_at: float) -> None:
         """A record closed lately held this address until `released_at` (of the monotonic clock)."""
@@ -108,8 +113,15 @@ class Ledger:
     def release(self, owner: str) -> None:
         """Everything the owner holds starts its cool-down; an unknown owner holds nothing."""
         now = self._now()
+        for address, heirs in list(self._heirs.items()):
+            self._heirs[address] = [heir for heir in heirs if heir != owner]
         for address in self._holdings.pop(owner, ()):
             del self._owners[address]
+            heirs = self._heirs.pop(address, [])
+            if heirs:  # somebody else has it, too, and keeps it
+                self._hold(heirs[0], address)
+                self._heirs[address] = heirs[1:]
+                continue
             self._rest(address, now)
             for stock in self._stocks.values():
                 stock.counts.releases += address in stock

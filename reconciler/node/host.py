@@ -79,10 +79,11 @@ class Host:
                 self._foreign = found
         return self._foreign
 
-    def restore(self) -> tuple[str, ...]:
-        """Uninstall: the node as it was before us, but for what others changed since."""
+    def restore(self) -> tuple[str | Problem, ...]:
+        """Uninstall: the node as it was before us, but for what others changed since. What was done, and what could not
+        be; each part is undone whatever became of the others."""
         with self._turn:
-            return self._routes.write(()) + self._table.delete() + self._sysctls.restore()
+            return self._routes.restore() + self._table.delete() + self._sysctls.restore()
 
     def _write_table(self) -> tuple[str, ...]:
         return self._table.write(self._pods, self._wish.cluster_cidrs, self._wish.masquerade)

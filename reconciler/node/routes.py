@@ -85,6 +85,10 @@ class StaticRoutes:
                         self._refusals[route] = refusal
         return tuple(done)
 
+    def restore(self) -> tuple[str | Problem, ...]:
+        done = self.write(())
+        return (*done, *self._refusals.values())
+
     def problems(self, wished: Sequence[StaticRoute]) -> tuple[Problem, ...]:
         change = self._plan(wished)
         missing = tuple(
@@ -92,7 +96,8 @@ class StaticRoutes:
             or Problem(f"the static route {_words(route)} is missing", "the daemon sets it; find out who removed it")
             for route in change.add + change.replace
         )
-        return missing + change.conflicts
+        stuck = tuple(self._refusals[route] for route in change.remove if route in self._refusals)
+        return missing + change.conflicts + stuck
 
     def _plan(self, wished: Sequence[StaticRoute]) -> Plan:
         return plan(wished, main_routes(), link_name)
@@ -104,9 +109,13 @@ def _request(netlink: Any, verb: str, route: StaticRoute) -> Problem | None:
     try:
         netlink.route(verb, dst=str(route.dst), gateway=str(route.via), proto=ROUTE_PROTOCOL)
     except NetlinkError as error:
-        if verb == "del" and error.code != errno.ESRCH:
-            raise
-        return _refusal(route, error.code)
+        if verb != "del":
+            return _refusal(route, error.code)
+        if error.code != errno.ESRCH:  # gone is as good as removed
+            return Problem(
+                f"the static route {_words(route)} is not removed: {os.strerror(error.code)}",
+                f"remove it: ip route del {route.dst} proto {ROUTE_PROTOCOL}",
+            )
     return None
 
 

@@ -106,13 +106,14 @@ class Sysctls:
             for key in self._off(ipv6)
         )
 
-    def restore(self) -> tuple[str, ...]:
+    def restore(self) -> tuple[str | Problem, ...]:
         """Switches first, then what the kernel copied from them: the order they were recorded in."""
         self._refusals = {}
         record = self._recorded()
         if isinstance(record, NewerFormat):
-            return (str(record),)
-        done, mine = [], []
+            return (Problem(f"the sysctls are not put back: {self._file} is newer", str(record)),)
+        done: list[str | Problem] = []
+        mine = []
         for key, was in record.items():
             now = self._read(key)
             if now == was.ours:
@@ -123,7 +124,7 @@ class Sysctls:
                     f"(we had set {was.ours}, before us it was {was.original})"
                 )
         done += filter(None, [self._write(key, record[key].original) for key in mine])
-        done += [f"{dotted(key)} is not put back: {why}" for key, why in self._refusals.items()]
+        done += [Problem(f"{dotted(key)} is not put back", why) for key, why in self._refusals.items()]
         if not self._refusals:
             self._file.unlink(missing_ok=True)
         return tuple(done)

@@ -114,14 +114,15 @@ class Table:
             ),
         )
 
-    def delete(self) -> tuple[str, ...]:
+    def delete(self) -> tuple[str | Problem, ...]:
+        """What was done, and what could not be."""
         owner = self._owner()
         if isinstance(owner, Problem):
-            return (str(owner),)
+            return (owner,)
         if owner is not Owner.US:
             return () if owner is Owner.NOBODY else (f"left nftables table inet {self._name}: it is not ours",)
         done = self._nft(f"delete table inet {self._name}\n")
-        return (str(done) if isinstance(done, Problem) else f"nftables: deleted table inet {self._name}",)
+        return (done if isinstance(done, Problem) else f"nftables: deleted table inet {self._name}",)
 
     def _owner(self) -> Owner | Problem:
         tables = self._nft("list tables inet\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler.operate.output import FORMATS
-from reconciler.settings import BY_KEY, SETTINGS, Setting
+from reconciler.settings import BY_KEY, SETTINGS, Setting, real_path
 
 if TYPE_CHECKING:
     from cni.spec import Refusal
@@ -126,7 +126,7 @@ def _uninstall(args: Namespace) -> int | Refusal:
 
 
 def _root(args: Namespace) -> Path:
-    return Path(args.state_dir or os.environ.get(STATE_DIR.env) or STATE_DIR.default)
+    return real_path(args.state_dir or os.environ.get(STATE_DIR.env) or STATE_DIR.default)
 
 
 def _plain(module: str, function: str) -> Callable[[Namespace], int | Refusal]:

@@ -24,11 +24,20 @@ def loader(args: Namespace) -> Loader:
     return lambda: load(flags, os.environ, Path(file) if file else None)
 
 
+def no_root() -> Refusal | None:
+    """Who may not touch links would find out one pod at a time."""
+    if os.geteuid() == 0:
+        return None
+    return Refusal(Code.IO_FAILURE, "only root can change links, routes and sysctls", "run it as root, or with sudo")
+
+
 def daemon(args: Namespace) -> int | Refusal:
     load_config = loader(args)
     config = load_config()
     if not isinstance(config, Config):
         return refused(config)
+    if refusal := no_root():
+        return refusal
     from reconciler import daemon
     from reconciler.operate import log
 

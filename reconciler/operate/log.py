@@ -21,13 +21,14 @@ import re
 import sys
 import time
 import traceback
+from collections import Counter
 from itertools import zip_longest
 from typing import Any, TextIO
 
 from cni.spec import Code, Refusal
 
 LEVELS = ("debug", "info", "warning", "error")
-MAX_WARNINGS = 100  # distinct ones; more than an operator reads, and status.json carries them all
+MAX_OF_A_KIND = 20  # more than an operator reads, and status.json carries them all
 REDACTED = "[redacted]"
 
 _CONVERSION = re.compile(r"(.?)%[-+ #0-9.]*([a-zA-Z%])")
@@ -103,19 +104,40 @@ def redacted(text: str) -> str:
 
 
 class Once:
-    """Warnings about what lasts: each key is logged once, and all are kept for status.json."""
+    """Warnings about what lasts: each key is logged once, and all are kept for status.json.
+
+    A key begins with a word for its kind. Each kind has room of its own, so that a flood of one silences no other.
+    """
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._keys: set[str] = set()
+        self._texts: dict[str, str] = {}
+        self._kinds: Counter[str] = Counter()
         self.said: list[str] = []
 
     def warn(self, key: str, text: str) -> None:
-        if key in self._keys or len(self._keys) >= MAX_WARNINGS:
+        kind = _kind(key)
+        if key in self._texts or self._kinds[kind] > MAX_OF_A_KIND:
             return
-        self._keys.add(key)
-        self.said.append(redacted(text))
+        if self._kinds[kind] == MAX_OF_A_KIND:
+            key, text = f"{kind} and more", f"there are more warnings like the last: {MAX_OF_A_KIND} are shown"
+        self._kinds[kind] += 1
+        self._texts[key] = redacted(text)
+        self.said.append(self._texts[key])
         self._log.warning("%s", text)
+
+    def clear(self, key: str) -> bool:
+        """It is over, and news when it comes again. True: it had been said."""
+        text = self._texts.pop(key, None)
+        if text is None:
+            return False
+        self.said.remove(text)
+        self._kinds[_kind(key)] -= 1
+        return True
+
+
+def _kind(key: str) -> str:
+    return key.partition(" ")[0]
 
 
 def _with_fields_quoted(template: str, arguments: Any) -> Any:

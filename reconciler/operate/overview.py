@@ -6,12 +6,14 @@ readiness are what the daemon last wrote, and marked so when it no longer lives.
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from cni.plugin import STILL_SECONDS, stillness
 from reconciler.operate.output import age, emit, fields, instant_and_age, table
 from reconciler.operate.pods import print_unreadable
 from reconciler.operate.statedir import Found, StateDir
@@ -24,7 +26,8 @@ POOL_COLUMNS = ("subnet", "size", "held", "cooling", "reserved", "free")
 def status(args: Namespace, state: StateDir, now: float) -> int:
     lives, said, live = state.daemon_lives(), state.status(), state.live()
     waiting, quarantine = len(state.intents()), state.quarantine()
-    ready = lives and said is not None and said.ready
+    still = _still(said) if lives else None
+    ready = lives and said is not None and said.ready and still is None
     if args.output in ("json", "yaml"):
         emit(
             {
@@ -41,7 +44,7 @@ def status(args: Namespace, state: StateDir, now: float) -> int:
         return 0 if ready else 1
     pairs = [
         ("daemon", _daemon(lives, said, now)),
-        ("ready", _readiness(lives, said)),
+        ("ready", f"no: {still}" if still else _readiness(lives, said)),
         ("state", str(state.root)),
         ("pods", _pods(live)),
         ("intents", f"{waiting} waiting" if waiting else ""),
@@ -62,6 +65,12 @@ def _daemon(lives: bool, said: Status | None, now: float) -> str:
         return "runs, but has not written its status yet"
     last = f"; the last one wrote {instant_and_age(said.written, now)}" if said else ""
     return f"none runs on this node{last}"
+
+
+def _still(said: Status | None) -> str | None:
+    """As the plugin's STATUS has it: a hung daemon keeps its lock, and its last words."""
+    seconds = (time.monotonic_ns() - said.cni_beat) // 1_000_000_000 if said else 0
+    return None if 0 <= seconds <= STILL_SECONDS else "; ".join(stillness(seconds))
 
 
 def _readiness(lives: bool, said: Status | None) -> str:

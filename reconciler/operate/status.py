@@ -1,8 +1,8 @@
 """`status.json`: what the daemon says of itself, for the plugin's STATUS and for `headcni status`.
 
-The daemon writes it by rename whenever it changes. The plugin looks only for the three keys that begin with `cni_`,
-on the first level and without parsing; their names are part of the format. Who reads this file asks the lock whether
-its writer still lives.
+The daemon writes it by rename whenever it changes, and every ten seconds. The plugin looks only for the keys that begin
+with `cni_`, on the first level and without parsing; their names are part of the format. Who reads this file asks the
+lock whether its writer still lives, and `cni_beat` whether it still moves: a hung daemon keeps its lock.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Status:
     boot_id: str
     started: float
     written: float
+    cni_beat: int = 0  # CLOCK_MONOTONIC ns, when this was written: no jump of the wall clock makes it old
     not_ready: tuple[NotReady, ...] = ()
     warnings: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # attachments by state

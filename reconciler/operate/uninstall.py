@@ -6,7 +6,8 @@ It needs no daemon and no memory: routes, links and the nftables table are told 
 Without forwarding and masquerade a pod is cut off, so pods that still have a network are a refusal. `--purge` is the
 word for "cut them off": it takes their links and, last of all, the state directory; last, because whatever stops it
 half way then leaves what a second run needs. Of that directory only what HeadCNI writes is deleted, so that a wrong
-`--state-dir` costs nobody their files.
+`--state-dir` costs nobody their files. Where something could not be put back, that directory stays whatever was asked
+for, and the exit code is 1: the next run tries again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from cni.spec import Code, Refusal
 from reconciler.node.host import Host
+from reconciler.node.wish import Problem
+from reconciler.operate.configure import no_root
 from reconciler.operate.statedir import StateDir, open_state
 from reconciler.store import DIRECTORIES, LockHeld, Store
 from reconciler.wiring.kernel import KernelWiring
@@ -27,6 +30,8 @@ FILES = ("status.json", "host.json", "doorbell", "daemon.lock")  # the lock last
 
 
 def uninstall(args: Namespace, root: Path) -> int | Refusal:
+    if refusal := no_root():
+        return refusal
     state = open_state(root) if root.exists() else None
     if isinstance(state, Refusal):
         return state
@@ -50,12 +55,14 @@ def _uninstall(root: Path, state: StateDir | None, purge: bool) -> int | Refusal
         who = f": {', '.join(pods[:5])}" + (", …" if len(pods) > 5 else "") if pods else ""
         return Refusal(Code.TRY_AGAIN_LATER, what + who, "delete them first, or cut them off with --purge")
     wiring.unwire(links)
-    done = [f"deleted the interface {link}" for link in links]
-    done += Host(root).restore()
-    print("\n".join(done) or "nothing of HeadCNI's was on this node")
-    if (root / "host.json").exists():
-        print(f"kept {root}: host.json says what is still to be put back")
-        return 1
+    restored = Host(root).restore()
+    problems = [each for each in restored if isinstance(each, Problem)]
+    done = [f"deleted the interface {link}" for link in links] + [each for each in restored if isinstance(each, str)]
+    if done or not problems:
+        print("\n".join(done) or "nothing of HeadCNI's was on this node")
+    if problems:
+        cure = "\n".join([*map(str, problems), "then run this again"])
+        return Refusal(Code.KERNEL_REFUSED, f"not all could be put back, so {root} is kept", cure)
     if state is not None:
         print(_clear(root) if purge else f"kept {root} with its history; --purge deletes it, too")
     return 0

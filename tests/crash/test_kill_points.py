@@ -24,7 +24,7 @@ from fixtures.snapshot import Snapshot
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
-FILES = ("rename", "unlink", "write")
+FILES = ("rename", "renameat2", "unlink", "write")
 NETLINK = ("sendto",)
 STRIKES = {"loop": FILES + NETLINK, "netlink": NETLINK, "others": NETLINK}
 PLUGINS = "%file,write"
@@ -134,7 +134,7 @@ def killed_during(site, target, call, when, verb, trace):
     with Strace(target, trace, (call,), "-e", inject):
         request = site.start(verb)
         wait_until(lambda: not site.daemon.running or finished(site, request, verb), 15, site.daemon.log_tail)
-        return request, not site.daemon.running
+    return request, not site.daemon.running  # the killer is gone: it may have struck at what came after the request
 
 
 def finished(site, request, verb):
@@ -221,12 +221,14 @@ def test_a_plugin_killed_anywhere_leaves_nothing_that_a_later_delete_does_not_re
 ):
     empty = site.node.snapshot()
     points = plugin_points(site, verb, tmp_path / "trace")
+    struck = 0
     for call, when in points:
         if verb == "DEL":
             site.add()
         inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}")
         answer = site.call(verb, command=("strace", "-o", "/dev/null", *inject, *PLUGIN))
-        assert answer.code == -signal.SIGKILL, (call, when)
+        assert answer.code in (0, -signal.SIGKILL), (call, when)  # 0: it had to look less often than it did before
+        struck += answer.code != 0
         site.wait_quiet()
         assert site.wrongs() == [], (call, when)
         site.delete()
@@ -235,9 +237,9 @@ def test_a_plugin_killed_anywhere_leaves_nothing_that_a_later_delete_does_not_re
             for name in site.files(directory):
                 (site.state_dir / directory / name).unlink()
         assert empty.difference(site.node.snapshot()) == (), (call, when)
-    record_property("kill_points", len(points))
-    print(f"plugin, {verb}: {len(points)} kill points")
-    assert len(points) >= 8
+    record_property("kill_points", struck)
+    print(f"plugin, {verb}: {struck} kill points")
+    assert struck >= 8
 
 
 def plugin_points(site, verb, trace):
@@ -260,5 +262,5 @@ def report(record_property, verb, points, wrongs):
     record_property("kill_points", total)
     print(f"{verb}: {total} kill points:", ", ".join(f"{role} {call} {n}" for (role, call), n in points.items()))
     assert not wrongs, "\n".join(map(str, wrongs))
-    assert points["loop", "rename"] >= 3
+    assert points["loop", "rename"] + points["loop", "renameat2"] >= 3
     assert points["netlink", "sendto"] >= 2

@@ -86,6 +86,7 @@ STATUS = Status(
     boot_id=BOOT,
     started=BORN - 60,
     written=BORN + 5,
+    cni_beat=81_345_000_000_000,
     not_ready=(
         NotReady(
             "pool 10.244.1.0/24 is empty: 253 of 253 addresses are held",

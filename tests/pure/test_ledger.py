@@ -368,3 +368,14 @@ def test_each_address_is_counted_in_exactly_one_place(world):
     assert (stats.free, stats.cooling, len(stats.conflicts), stats.held, stats.reserved) == (1, 1, 1, 2, 3)
     assert stats.size == 5
     assert (stats.allocations, stats.releases) == (3, 1)
+
+
+def test_an_address_that_two_records_have_stays_taken_until_both_are_gone(world):
+    shared = ip_address("10.1.0.2")
+    world.ledger.claim("p@eth0", [shared])
+    assert world.ledger.claim("q@eth0", [shared]) == (Clash(shared, "p@eth0"),)
+    world.ledger.share("q@eth0", shared)
+    world.ledger.release("p@eth0")
+    assert world.ledger.owner_of(shared) == "q@eth0"
+    world.ledger.release("q@eth0")
+    assert world.ledger.owner_of(shared) is None
