@@ -70,7 +70,7 @@ def _routes(conf: NetConf, addresses: Sequence[Address], goal: State) -> tuple[R
 def _covered(wanted: Network, routes: Sequence[Route]) -> bool:
     return any(
         (have := ip_network(route.dst)).version == wanted.version
-        and have.network_address <= wanted.network_address
-        and have.broadcast_address >= wanted.broadcast_address
+        and int(have.network_address) <= int(wanted.network_address)
+        and int(have.broadcast_address) >= int(wanted.broadcast_address)
         for route in routes
     )

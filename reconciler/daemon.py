@@ -127,17 +127,19 @@ class Daemon:
             warn=self._once.warn,
         )
         steps = Steps(adapters, instance_group(str(config.state_dir)), lambda: self._config.mtu or DEFAULT_MTU)
-        self._desk = Desk(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools)
+        services = config.service_cidrs
+        self._desk = Desk(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools, services)
         self._engine = Engine(self._desk)
         self._recovery = Recovery(
             self._desk, self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn
         )
         self._endpoint: Server | None = None
+        self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._reporter = Reporter(config, store, self._desk, self._ledger, self._host, self._once, self._boot_id)
 
     async def main(self) -> None:
-        stop = asyncio.Event()
+        stop = self._stop
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
@@ -233,6 +235,12 @@ class Daemon:
     async def _audit(self) -> None:
         while True:
             await asyncio.sleep(AUDIT_SECONDS)
+            if not self._store.lock_is_ours():
+                log.error(
+                    "%s/daemon.lock was removed or replaced, so another daemon may run: this one stops",
+                    self._store.root,
+                )
+                self._stop.set()
             self._recovery.compare()
             self._mailbox.sweep(time.monotonic_ns())
             self._store.prune_history(time.time(), self._config.history_max_records, self._config.history_max_days)

@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from cni.spec import Code, Refusal, Verb
 from reconciler.answers import failure, success
-from reconciler.ipam.pool import PoolSpec
+from reconciler.ipam.pool import Network, PoolSpec
 from reconciler.mailbox import Mailbox
-from reconciler.netconf import NetConf
+from reconciler.netconf import NetConf, without_delegate_secrets
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.request import SINCE, Request, understand
@@ -37,6 +38,7 @@ class Desk:
         steps: Steps,
         boot_id: str,
         node_pools: Callable[[], tuple[PoolSpec, ...]],
+        service_cidrs: tuple[Network, ...] = (),
     ) -> None:
         self._out = adapters
         self._store = store
@@ -44,6 +46,7 @@ class Desk:
         self._mailbox = mailbox
         self._boot_id = boot_id
         self._node_pools = node_pools
+        self._service_cidrs = service_cidrs
         self.records: dict[str, Attachment] = {}
         self.dirty = True  # something that status.json shows has changed
 
@@ -74,7 +77,7 @@ class Desk:
 
     def close(self, record: Attachment) -> None:
         """Into the history; on a full disk it leaves none."""
-        self._note(self._store.close(record))
+        self._note(self._store.close(replace(record, config=without_delegate_secrets(record.config))))
         self.records.pop(record.key, None)
         self.dirty = True
         log.info("closed key=%s pod=%s", record.key, record.pod)
@@ -96,7 +99,7 @@ class Desk:
     def understand(self, intent: Intent) -> Request | Refusal:
         if not intent.config and intent.verb is Verb.DEL:
             return Request(intent, NetConf("", "1.0.0"), Pod(), State.ADVERTISED)  # an empty DEL: its name says all
-        request = understand(intent, self._node_pools())
+        request = understand(intent, self._node_pools(), self._service_cidrs)
         if isinstance(request, Request):
             self._warn_about(request.conf)
         return request

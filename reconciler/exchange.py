@@ -1,9 +1,9 @@
 """Replacing a file at once, without making the disk write it at once.
 
 `rename` over a file that exists is how one replaces it so that no reader and no kill ever sees half of it. But ext4
-takes it for a sign that somebody wants the new content safe, and starts writing: 0.3 ms, and milliseconds on a busy
-disk, for a safety that records do not need (a power loss voids the namespaces they speak of). Exchanging the two names is
-as atomic, and is taken for nothing else: a third of the time. What was replaced is then under the draft's name.
+takes it for a sign that somebody wants the new content safe, and starts writing: 0.1 to 0.3 ms, and milliseconds on a
+busy disk, for a safety that records do not need (a power loss voids the namespaces they speak of). Exchanging the two
+names is as atomic, is taken for nothing else, and takes a tenth. What was replaced is then under the draft's name.
 
 Linux has it since 3.15; a file system without it says so, and gets the rename.
 """

@@ -117,15 +117,20 @@ class Mailbox:
             self._taken.add(file)  # a newer daemon may come and understand it
             return None
         except Damaged as error:
-            self._store.quarantine(path, str(error))
-            return None
+            return self._unusable(path, name, str(error))
         except OSError as error:
-            self._store.quarantine(path, f"cannot be read: {os.strerror(error.errno or 0)}")
-            return None
+            return self._unusable(path, name, f"cannot be read: {os.strerror(error.errno or 0)}")
         if self._answered(intent.name):
             self._store.remove(f"intents/{file}")
             return None
         return intent
+
+    def _unusable(self, path: str, name: IntentName | None, reason: str) -> Intent | None:
+        """A DEL stays where it is and is done by its name: the plugin takes its absence for success."""
+        if name is not None and name.verb is Verb.DEL and not os.path.isdir(path):
+            return Intent(name)
+        self._store.quarantine(path, reason)
+        return None
 
     def _answered(self, name: IntentName) -> bool:
         answer = f"{self._root}/results/{name.stem}"

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 import orjson
@@ -27,6 +27,7 @@ from cni.plugin import MAX_TIMEOUT_SECONDS
 from cni.result import Dns, Route, dns_from
 from cni.spec import SUPPORTED_VERSIONS, Code, Refusal
 from reconciler.ipam.pool import MAX_COOLDOWN, Address, Network, PoolSpec, Strategy, pool_problems
+from reconciler.reader import Reader, short
 
 OWN_IPAM = "headcni-ipam"
 MIN_MTU, MIN_MTU_IPV6, MAX_MTU = 576, 1280, 65535
@@ -82,7 +83,8 @@ class PoolWish:
         ends = (("gateway", self.gateway), ("rangeStart", self.range_start), ("rangeEnd", self.range_end))
         for key, each in (*ends, *(("exclude", network) for network in self.exclude)):
             if each is not None and each.version not in families:
-                yield f"{name}.{key}: {each} fits no pool, as none is of IPv{each.version}; remove it, or add such a subnet"
+                family = f"IPv{each.version}"
+                yield f"{name}.{key}: {each} fits no pool, as none is of {family}; remove it, or add an {family} subnet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,63 +130,6 @@ def _only(keys: Sequence[str], body: Mapping[str, Any]) -> dict[str, Any]:
     return {key: body[key] for key in keys if key in body}
 
 
-class _Reader:
-    """Collects problems while fields are taken out of the configuration."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def wrong(self, name: str, value: object, cure: str) -> None:
-        self.problems.append(f"{name}: {_short(value)} {cure}")
-
-    def address(self, name: str, value: object) -> Address | None:
-        try:
-            return plain_address(str(value))
-        except ValueError:
-            self.wrong(name, value, "is not an IP address; write one without a prefix, such as 10.244.1.1")
-            return None
-
-    def network(self, name: str, value: object) -> Network | None:
-        text = str(value)
-        try:
-            if "/" in text and "%" not in text:
-                return ip_network(text)
-            self.wrong(name, value, "is not a subnet; write one with its prefix, such as 10.244.1.0/24")
-        except ValueError as error:
-            if "host bits" in str(error):
-                self.wrong(name, value, f"has host bits set; write {ip_interface(text).network}")
-            else:
-                self.wrong(name, value, "is not a subnet; write one with its prefix, such as 10.244.1.0/24")
-        return None
-
-    def networks(self, name: str, value: object) -> tuple[Network, ...]:
-        """One CIDR, or one for each family with a comma between them, as Kubernetes writes them."""
-        if value is None or value == "":
-            return ()
-        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
-        return tuple(network for part in parts if (network := self.network(name, part)) is not None)
-
-    def mapping(self, name: str, value: object) -> Mapping[str, Any]:
-        if isinstance(value, dict):
-            return value
-        if value is not None:
-            self.wrong(name, value, "is not an object; write {…}")
-        return {}
-
-    def items(self, name: str, value: object) -> Sequence[Any]:
-        if isinstance(value, list):
-            return value
-        if value is not None:
-            self.wrong(name, value, "is not a list; write […]")
-        return []
-
-    def flag(self, name: str, value: object, default: bool) -> bool:
-        if value is None or isinstance(value, bool):
-            return default if value is None else value
-        self.wrong(name, value, "is neither true nor false")
-        return default
-
-
 @lru_cache(maxsize=64)  # a runtime sends the same bytes for pod after pod
 def parse(raw: bytes) -> NetConf | Refusal:
     try:
@@ -193,15 +138,15 @@ def parse(raw: bytes) -> NetConf | Refusal:
         what = "the network configuration is empty" if not raw.strip() else "the network configuration is not JSON"
         return Refusal(Code.DECODE_FAILURE, what, f"{error}; check /etc/cni/net.d with `jq .`")
     if not isinstance(body, dict):
-        return Refusal(Code.DECODE_FAILURE, "the network configuration is not a JSON object", _short(body))
+        return Refusal(Code.DECODE_FAILURE, "the network configuration is not a JSON object", short(body))
     version = body.get("cniVersion", "0.1.0")
     if version not in SUPPORTED_VERSIONS:
         return Refusal(
             Code.INCOMPATIBLE_VERSION,
-            f"cniVersion: {_short(version)} is not supported",
+            f"cniVersion: {short(version)} is not supported",
             "use one of " + ", ".join(SUPPORTED_VERSIONS),
         )
-    reader = _Reader()
+    reader = Reader()
     conf = _read(reader, body, version)
     if reader.problems:
         return _invalid("invalid network configuration", reader.problems)
@@ -211,18 +156,22 @@ def parse(raw: bytes) -> NetConf | Refusal:
 def with_node_pools(conf: NetConf, cidrs: Sequence[Network]) -> NetConf | Refusal:
     """A network without a subnet of its own takes the node's pod CIDRs, and must fit them."""
     if not cidrs:
-        return _invalid("ipam.subnet: missing, and the daemon knows no pod CIDR of this node", [
-            "set ipam.subnet, or start the daemon with --pod-cidr"
-        ])
+        return _invalid(
+            "ipam.subnet: missing, and the daemon knows no pod CIDR of this node",
+            ["set ipam.subnet, or start the daemon with --pod-cidr"],
+        )
     pools = tuple(conf.wish.on(cidr) for cidr in cidrs if conf.ipv6 or cidr.version == 4)
     listed = ", ".join(map(str, cidrs))
     if not pools:
-        return _invalid(f"enable_ipv6: false leaves no address, as this node's pod CIDR is {listed}", [
-            "set it to true, or give the node an IPv4 pod CIDR"
-        ])
+        return _invalid(
+            f"enable_ipv6: false leaves no address, as this node's pod CIDR is {listed}",
+            ["set it to true, or give the node an IPv4 pod CIDR"],
+        )
     problems = [*_misfits(conf.wish, pools), *_mtu_problems(conf.mtu, pools)]
     if problems:
-        return _invalid(f"the network configuration does not fit ipam.subnet, here this node's pod CIDR {listed}", problems)
+        return _invalid(
+            f"the network configuration does not fit ipam.subnet, here this node's pod CIDR {listed}", problems
+        )
     return replace(conf, pools=pools)
 
 
@@ -230,7 +179,7 @@ def _invalid(msg: str, problems: Sequence[str]) -> Refusal:
     return Refusal(Code.INVALID_CONFIGURATION, msg, "; ".join(dict.fromkeys(problems)))
 
 
-def _read(reader: _Reader, body: dict[str, Any], version: str) -> NetConf:
+def _read(reader: Reader, body: dict[str, Any], version: str) -> NetConf:
     ipam = reader.mapping("ipam", body.get("ipam"))
     delegate = _delegate(reader, ipam)
     wish = PoolWish() if delegate else _wish(reader, ipam)
@@ -259,7 +208,7 @@ def _read(reader: _Reader, body: dict[str, Any], version: str) -> NetConf:
     )
 
 
-def _name(reader: _Reader, body: dict[str, Any]) -> str:
+def _name(reader: Reader, body: dict[str, Any]) -> str:
     name = body.get("name")
     if not isinstance(name, str) or not name:
         reader.wrong("name", name, "is missing; every network has a name, such as tailscale-cni")
@@ -269,21 +218,21 @@ def _name(reader: _Reader, body: dict[str, Any]) -> str:
     return name
 
 
-def _check_timeout(reader: _Reader, body: dict[str, Any]) -> None:
+def _check_timeout(reader: Reader, body: dict[str, Any]) -> None:
     """Used by the plugin, which cannot complain about it."""
     timeout = body.get("timeout_seconds")
     if timeout is not None and (type(timeout) is not int or not 1 <= timeout <= MAX_TIMEOUT_SECONDS):
         reader.wrong("timeout_seconds", timeout, f"is not a whole number from 1 to {MAX_TIMEOUT_SECONDS}")
 
 
-def _ipv6(reader: _Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> bool:
+def _ipv6(reader: Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> bool:
     wished = reader.flag("enable_ipv6", body.get("enable_ipv6"), True)
     if not wished and any(pool.subnet.version == 6 for pool in pools):
         reader.wrong("enable_ipv6", False, "contradicts the IPv6 subnet in ipam; set it to true, or remove the subnet")
     return wished
 
 
-def _delegate(reader: _Reader, ipam: Mapping[str, Any]) -> str | None:
+def _delegate(reader: Reader, ipam: Mapping[str, Any]) -> str | None:
     kind = ipam.get("type", OWN_IPAM)
     if not isinstance(kind, str) or not kind or "/" in kind:
         reader.wrong("ipam.type", kind, "is not the name of an IPAM plugin, such as headcni-ipam or host-local")
@@ -291,35 +240,45 @@ def _delegate(reader: _Reader, ipam: Mapping[str, Any]) -> str | None:
     return None if kind == OWN_IPAM else kind
 
 
-def _wish(reader: _Reader, ipam: Mapping[str, Any]) -> PoolWish:
-    strategy = ipam.get("allocation_strategy", Strategy.SEQUENTIAL.value)
-    if strategy not in [each.value for each in Strategy]:
-        reader.wrong("ipam.allocation_strategy", strategy, "is none of sequential, random, dense-pack")
-        strategy = Strategy.SEQUENTIAL
-    cooldown = ipam.get("cooldown_seconds", 30)
-    if type(cooldown) not in (int, float) or not 0 <= cooldown <= MAX_COOLDOWN:
+def _wish(reader: Reader, ipam: Mapping[str, Any]) -> PoolWish:
+    wish = _placed(reader, "ipam", ipam)
+    if "allocation_strategy" in ipam:
+        try:
+            wish = replace(wish, strategy=Strategy(ipam["allocation_strategy"]))
+        except ValueError:
+            known = ", ".join(Strategy)
+            reader.wrong("ipam.allocation_strategy", ipam["allocation_strategy"], f"is not known; write one of {known}")
+    if "cooldown_seconds" in ipam:
+        cooldown = ipam["cooldown_seconds"]
+        if type(cooldown) in (int, float) and 0 <= cooldown <= MAX_COOLDOWN:
+            return replace(wish, cooldown=float(cooldown))
         cure = f"is not a number of seconds from 0 to {MAX_COOLDOWN:.0f}; the usual value is 30"
         reader.wrong("ipam.cooldown_seconds", cooldown, cure)
-        cooldown = 30
-    return replace(_placed(reader, "ipam", ipam), strategy=Strategy(strategy), cooldown=float(cooldown))
+    return wish
 
 
-def _placed(reader: _Reader, name: str, entry: Mapping[str, Any]) -> PoolWish:
+def _placed(reader: Reader, name: str, entry: Mapping[str, Any]) -> PoolWish:
     """The part that may also stand in each range."""
-    ends = [
-        None if entry.get(key) is None else reader.address(f"{name}.{key}", entry[key])
-        for key in ("gateway", "rangeStart", "rangeEnd")
+
+    def end(key: str) -> Address | None:
+        value = entry.get(key)
+        return None if value is None else reader.address(f"{name}.{key}", value)
+
+    exclude = [
+        _excluded(reader, f"{name}.exclude", each) for each in reader.items(f"{name}.exclude", entry.get("exclude"))
     ]
-    exclude = []
-    for each in reader.items(f"{name}.exclude", entry.get("exclude")):
-        bare = isinstance(each, str) and "/" not in each
-        single = reader.address(f"{name}.exclude", each) if bare else None
-        network = ip_network(single) if single else None if bare else reader.network(f"{name}.exclude", each)
-        exclude += [network] if network is not None else []
-    return PoolWish(*ends, exclude=tuple(exclude))
+    kept = tuple(network for network in exclude if network is not None)
+    return PoolWish(end("gateway"), end("rangeStart"), end("rangeEnd"), kept)
 
 
-def _pools(reader: _Reader, ipam: Mapping[str, Any], wish: PoolWish) -> tuple[PoolSpec, ...]:
+def _excluded(reader: Reader, name: str, value: object) -> Network | None:
+    if isinstance(value, str) and "/" not in value:
+        address = reader.address(name, value)
+        return None if address is None else ip_network(address)
+    return reader.network(name, value)
+
+
+def _pools(reader: Reader, ipam: Mapping[str, Any], wish: PoolWish) -> tuple[PoolSpec, ...]:
     """Either one subnet in `ipam` itself, or `ranges` as host-local writes them: one set for each family."""
     pools: list[PoolSpec | None] = []
     if "subnet" in ipam:
@@ -339,7 +298,7 @@ def _pools(reader: _Reader, ipam: Mapping[str, Any], wish: PoolWish) -> tuple[Po
     return specs
 
 
-def _range(reader: _Reader, name: str, entry: Mapping[str, Any], wish: PoolWish) -> PoolSpec | None:
+def _range(reader: Reader, name: str, entry: Mapping[str, Any], wish: PoolWish) -> PoolSpec | None:
     subnet = reader.network(f"{name}.subnet", entry.get("subnet"))
     own = _placed(reader, name, entry)
     if subnet is None:
@@ -352,7 +311,7 @@ def _misfits(wish: PoolWish, pools: Sequence[PoolSpec]) -> list[str]:
     return [*wish.strays("ipam", [pool.subnet.version for pool in pools]), *pool_problems(pools)]
 
 
-def _routes(reader: _Reader, ipam: Mapping[str, Any]) -> tuple[Route, ...]:
+def _routes(reader: Reader, ipam: Mapping[str, Any]) -> tuple[Route, ...]:
     routes = []
     for i, each in enumerate(reader.items("ipam.routes", ipam.get("routes"))):
         entry = reader.mapping(f"ipam.routes[{i}]", each)
@@ -366,13 +325,17 @@ def _routes(reader: _Reader, ipam: Mapping[str, Any]) -> tuple[Route, ...]:
                 value = None
             numbers[key] = value
         if dst is not None and gw is not None and dst.version != gw.version:
-            reader.wrong(f"ipam.routes[{i}].gw", str(gw), f"is not of the family of {dst}; write an address of the same family, or none")
+            reader.wrong(
+                f"ipam.routes[{i}].gw",
+                str(gw),
+                f"is not of the family of {dst}; write an address of the same family, or none",
+            )
         elif dst is not None:
             routes.append(Route(str(dst), str(gw) if gw else None, **numbers))
     return tuple(routes)
 
 
-def _asked(reader: _Reader, body: dict[str, Any]) -> tuple[Address, ...]:
+def _asked(reader: Reader, body: dict[str, Any]) -> tuple[Address, ...]:
     """`runtimeConfig.ips` (the `ips` capability) or `args.cni.ips`; a prefix length is allowed and ignored."""
     runtime = reader.mapping("runtimeConfig", body.get("runtimeConfig"))
     args = reader.mapping("args", body.get("args"))
@@ -383,17 +346,18 @@ def _asked(reader: _Reader, body: dict[str, Any]) -> tuple[Address, ...]:
     return tuple(address for each in plain if (address := reader.address(name, each)) is not None)
 
 
-def _dns(reader: _Reader, body: dict[str, Any], ipam: Mapping[str, Any]) -> Dns:
+def _dns(reader: Reader, body: dict[str, Any], ipam: Mapping[str, Any]) -> Dns:
     raw = reader.mapping("dns", body.get("dns")) or reader.mapping("ipam.dns", ipam.get("dns"))
     for key in ("nameservers", "search", "options"):
-        if not all(isinstance(each, str) for each in reader.items(f"dns.{key}", raw.get(key))):
-            reader.wrong(f"dns.{key}", raw.get(key), "is not a list of strings")
+        for each in reader.items(f"dns.{key}", raw.get(key)):
+            if not isinstance(each, str):
+                reader.wrong(f"dns.{key}", each, "is not a string; write a list of strings")
     if not isinstance(raw.get("domain") or "", str):
         reader.wrong("dns.domain", raw["domain"], "is not a name, such as cluster.local")
     return Dns() if reader.problems else dns_from(raw)
 
 
-def _mtu(reader: _Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> int | None:
+def _mtu(reader: Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> int | None:
     mtu = body.get("mtu")
     if mtu is None or (type(mtu) is int and mtu == 0):
         return None
@@ -409,7 +373,7 @@ def _mtu_problems(mtu: int | None, pools: Sequence[PoolSpec]) -> Iterator[str]:
         yield f"mtu: {mtu} is too small for IPv6, which needs {MIN_MTU_IPV6}; leave it out for the default"
 
 
-def _valid_attachments(reader: _Reader, body: dict[str, Any]) -> frozenset[str] | None:
+def _valid_attachments(reader: Reader, body: dict[str, Any]) -> frozenset[str] | None:
     name = "cni.dev/valid-attachments"
     if name not in body:
         return None
@@ -421,19 +385,3 @@ def _valid_attachments(reader: _Reader, body: dict[str, Any]) -> frozenset[str] 
             continue
         keys.add(f"{entry['containerID']}@{entry['ifname']}")
     return frozenset(keys)
-
-
-def plain_address(text: str) -> Address:
-    """No zone: the link it names would be another one in the pod."""
-    if "%" in text:
-        raise ValueError(f"{text} names a link")
-    return ip_address(text)
-
-
-def _short(value: object) -> str:
-    """As JSON writes it; not what is inside of a list or an object, which may be deep, and may be secret."""
-    if isinstance(value, dict | list):
-        around = "{}" if isinstance(value, dict) else "[]"
-        return around[0] + ("…" if value else "") + around[1]
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= 80 else text[:79] + "…"

@@ -151,11 +151,11 @@ class Reporter:
         for pool in self._ledger.stats():  # a changed range makes another pool of the same subnet
             free[str(pool.subnet)] += pool.free + pool.cooling
         own = {str(cidr) for cidr in self.config.pod_cidrs}
-        empty = [subnet for subnet, left in free.items() if left <= 0 and (subnet in own or not own)]
-        if empty and (own or len(empty) == len(free)):
-            cure = "delete pods, or give the node a larger subnet; `headcni pods` shows who holds what"
-            reasons += [NotReady(f"pool {subnet} is empty", cure) for subnet in empty]
-        return reasons
+        empty = [subnet for subnet, left in free.items() if left <= 0]
+        cure = "delete pods, or give the node a larger subnet; `headcni pods` shows who holds what"
+        # One of several networks may be full without keeping pods off the node.
+        telling = [subnet for subnet in empty if subnet in own or len(empty) == len(free)]
+        return [*reasons, *[NotReady(f"pool {subnet} is empty", cure) for subnet in telling]]
 
 
 def _pool(pool: PoolStats) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def url_path(raw: Any) -> str | Wrong:
 SETTINGS = (
     Setting(
         "stateDir", "state_dir", path, "/var/lib/headcni",
-        "Directory of intents, records and history. The network configuration's `state_dir` must say the same.",
+        "Directory of intents, records and history. The network configuration's `state_dir` must lead to the same.",
         flag="--state-dir", env="HEADCNI_STATE_DIR",
     ),
     Setting(
@@ -203,8 +203,8 @@ SETTINGS = (
     ),
     Setting(
         "network.serviceCIDR", "service_cidrs", networks, ["10.96.0.0/16"],
-        "Addresses of Services, one CIDR per address family. A pod CIDR above that overlaps them is refused; "
-        "the `subnet` of a network configuration is not compared with them.",
+        "Addresses of Services, one CIDR per address family. A pod CIDR or subnet that overlaps "
+        "them is refused.",
         flag="--service-cidr", env="HEADCNI_SERVICE_CIDR",
     ),
     Setting(

@@ -45,9 +45,7 @@ class Transition:
 
 
 TRANSITIONS = (
-    Transition(
-        "allocated", (State.REQUESTED,), State.ALLOCATED, "an address of each family is reserved and recorded"
-    ),
+    Transition("allocated", (State.REQUESTED,), State.ALLOCATED, "an address of each family is reserved and recorded"),
     Transition("wired", (State.ALLOCATED,), State.WIRED, "isolated, then linked; ADD is answered"),
     Transition("advertised", (State.WIRED,), State.ADVERTISED, "other nodes have a way to the address"),
     Transition(

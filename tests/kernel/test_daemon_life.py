@@ -131,6 +131,12 @@ def test_a_wrong_configuration_changes_nothing(configured, config):
     configured.add()
 
 
+def test_the_status_has_the_beat_of_its_writer(site):
+    beat = site.daemon.status()["cni_beat"]
+    assert 0 <= time.monotonic_ns() - beat < 15 * 10**9
+    assert site.call("STATUS").code == 0
+
+
 @pytest.mark.expects_errors
 def test_a_second_daemon_refuses_to_start_and_says_who_holds_the_directory(site):
     site.add()

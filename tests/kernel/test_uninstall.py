@@ -1,5 +1,6 @@
 """`headcni uninstall`: what a node holds afterwards is what it held before the daemon's first start."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from fixtures.lab import Lab
 from fixtures.processes import REPOSITORY, DaemonProcess, PluginCall
+from fixtures.site import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -51,9 +53,10 @@ def call(node, state_dir, verb, netns=""):
     return PluginCall(node, conf, verb, "box1", netns, args="K8S_POD_NAMESPACE=default;K8S_POD_NAME=web").call()
 
 
-def uninstall(node, state_dir, *arguments):
+def uninstall(node, state_dir, *arguments, path=None):
     command = node.command(*HEADCNI, "uninstall", "--state-dir", str(state_dir), *arguments)
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PATH": path} if path else None
+    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
 
 
 def test_the_node_is_as_it_was_and_the_history_is_kept(node, state_dir, before, daemon, pod):
@@ -115,3 +118,48 @@ def test_a_node_without_headcni_has_nothing_to_uninstall(node, state_dir, before
     done = uninstall(node, state_dir)
     assert (done.returncode, done.stdout) == (0, "nothing of HeadCNI's was on this node\n")
     assert before.difference(node.snapshot()) == ()
+
+
+@pytest.mark.parametrize("spelling", ["link", "link/.", "link/../state"])
+def test_another_spelling_of_the_directory_is_the_same_instance(node, state_dir, before, daemon, pod, spelling):
+    daemon.stop()
+    (state_dir.parent / "link").symlink_to(state_dir)
+    done = uninstall(node, state_dir.parent / spelling, "--purge")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert before.difference(node.snapshot()) == ()
+    assert not state_dir.exists()
+
+
+def test_a_relative_directory_is_the_same_instance(node, state_dir, before, daemon, pod):
+    daemon.stop()
+    done = uninstall(node, os.path.relpath(state_dir, REPOSITORY), "--purge")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert before.difference(node.snapshot()) == ()
+
+
+def test_a_daemon_restarted_by_a_link_keeps_the_pods_links(node, state_dir, daemon, pod):
+    daemon.stop()
+    links = node.run("ip", "-br", "link")
+    (state_dir.parent / "link").symlink_to(state_dir)
+    with DaemonProcess(node, state_dir.parent / "link", "--pod-cidr", CIDR) as again:
+        again.wait_ready()
+        assert node.run("ip", "-br", "link") == links
+        assert call(node, state_dir, "DEL", pod.path).code == 0
+        wait_until(lambda: "hc" not in node.run("ip", "-br", "link"))
+
+
+def test_what_could_not_be_put_back_is_said_and_is_done_by_the_next_run(node, state_dir, before, daemon, tmp_path):
+    daemon.stop()
+    broken = tmp_path / "bin"
+    broken.mkdir()
+    (broken / "nft").write_text("#!/bin/sh\necho 'Error: no' >&2\nexit 1\n")
+    (broken / "nft").chmod(0o755)
+    done = uninstall(node, state_dir, "--purge", path=f"{broken}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "not all could be put back" in done.stderr
+    assert "nft refused: Error: no" in done.stderr
+    assert "static route 10.244.2.0/24 via 192.168.77.99: del" in done.stdout
+    assert state_dir.exists()
+    assert uninstall(node, state_dir, "--purge").returncode == 0
+    assert before.difference(node.snapshot()) == ()
+    assert not state_dir.exists()

@@ -51,8 +51,12 @@ def test_a_status_of_version_1_is_read_and_written_as_it_was():
 
 
 def test_the_plugin_finds_its_keys_in_the_status_without_parsing_it():
-    keys = plugin.top_level(golden("status-1.json"), (b"cni_code", b"cni_msg"))
-    assert keys == {b"cni_code": b"50", b"cni_msg": orjson.dumps(STATUS.cni_msg)}
+    keys = plugin.top_level(golden("status-1.json"), (b"cni_code", b"cni_msg", b"cni_beat"))
+    assert keys == {
+        b"cni_code": b"50",
+        b"cni_msg": orjson.dumps(STATUS.cni_msg),
+        b"cni_beat": str(STATUS.cni_beat).encode(),
+    }
 
 
 def env_of(verb):

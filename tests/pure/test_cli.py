@@ -15,7 +15,8 @@ import orjson
 import pytest
 from samples import BOOT, BORN, CONTAINER, STATUS, in_state, stuck
 
-from reconciler.config import Config
+from reconciler import daemon
+from reconciler.config import Config, load
 from reconciler.operate import output
 from reconciler.operate.cli import main
 from reconciler.operate.find import matches, parse_time
@@ -26,6 +27,7 @@ from statemachine.history import history_name
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden"
 WEB0 = in_state(State.ADVERTISED)
 COREDNS = replace(stuck(), container="ab" * 32, pod=Pod("kube-system", "coredns-x2kzl", ""))
+SERVES = replace(STATUS, ready=True, not_ready=(), warnings=())
 OLD_WEB0 = in_state(State.TORN_DOWN, container="c9" * 32)
 
 
@@ -318,7 +320,7 @@ def test_a_time_of_day_is_the_latest_that_has_passed(text, expected):
 
 def test_status_of_a_node_that_serves(node, lock):
     node.put(WEB0)
-    node.write("status.json", encode_status(replace(STATUS, ready=True, not_ready=(), warnings=())))
+    node.write("status.json", encode_status(replace(SERVES, cni_beat=time.monotonic_ns())))
     code, out, _ = node.run("status")
     assert code == 0
     assert "runs, version 0.1.0, pid 4711, for 2h1m" in out
@@ -327,8 +329,16 @@ def test_status_of_a_node_that_serves(node, lock):
     assert out.splitlines()[-1].split() == ["10.244.1.0/24", "253", "253", "0", "3", "0"]
 
 
+@pytest.mark.skipif(time.monotonic() < 100, reason="this machine has just booted")
+def test_status_of_a_daemon_that_hangs(node, lock):
+    node.write("status.json", encode_status(replace(SERVES, cni_beat=time.monotonic_ns() - 60 * 10**9)))
+    code, out, _ = node.run("status")
+    assert code == 1
+    assert "no: the HeadCNI daemon has not moved for 60 s; " in out
+
+
 def test_status_says_why_not_and_what_to_do(node, lock):
-    node.write("status.json", encode_status(STATUS))
+    node.write("status.json", encode_status(replace(STATUS, cni_beat=time.monotonic_ns())))
     code, out, _ = node.run("status")
     assert code == 1
     assert "pool 10.244.1.0/24 is empty: 253 of 253 addresses are held; delete pods" in out
@@ -494,6 +504,7 @@ def test_daemon_gets_its_configuration_and_a_way_to_read_it_again(tmp_path, monk
     fake_log = types.SimpleNamespace(setup=levels.append)
     monkeypatch.setitem(sys.modules, "reconciler.operate.log", fake_log)
     monkeypatch.setattr("reconciler.operate.log", fake_log, raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     assert main(["daemon", "--config", str(file), "--metrics-port", "0"]) == 7
     assert levels == ["info"]
     assert [c.log_level for c in seen[:2]] == ["info", "debug"]
@@ -507,6 +518,26 @@ def test_daemon_with_a_wrong_configuration_does_not_start(capsys):
     err = capsys.readouterr().err
     assert "network.mtu = 12 (from flag --mtu)" in err
     assert "mesh.mode = tailscale (from flag --mesh): is not in this version" in err
+
+
+@pytest.mark.parametrize("verb", ["daemon", "uninstall"])
+def test_what_changes_the_node_needs_root_and_says_so(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main([verb, "--state-dir", str(tmp_path / "state")]) == 1
+    assert "only root can change links" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.expects_errors
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_state_directory_that_cannot_be_is_one_clear_line(place, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    config = load({"stateDir": str(tmp_path / place)}, {}, None)
+    assert isinstance(config, Config)
+    assert daemon.run(config, lambda: config) == 1
+    [line] = [record.getMessage() for record in caplog.records]
+    assert f"the state directory {tmp_path / place} cannot be used" in line
+    assert "--state-dir" in line
 
 
 # --- the command line

@@ -56,6 +56,13 @@ def test_defaults_are_valid_and_say_so():
     assert config.warnings == ()
 
 
+def test_every_spelling_of_the_state_directory_is_the_same(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    spellings = ("real", "link", "real/../link/", "./real", "link/.")
+    assert {loaded({"stateDir": f"{tmp_path}/{each}"}).state_dir for each in spellings} == {tmp_path.resolve() / "real"}
+
+
 # --- who wins
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cni.spec import REMEDIES, Code
 from reconciler.operate.docs import pages
 from reconciler.operate.states import mermaid
+from reconciler.operate.status import Status
 from reconciler.settings import SETTINGS
 from statemachine import attachment, intent
 
@@ -33,6 +35,13 @@ def test_every_code_has_a_cure():
     assert all(what and cure for what, cure in REMEDIES.values())
 
 
+def test_a_cure_that_runs_the_plugin_names_its_path_and_does_not_wait_for_input():
+    text = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    commands = re.findall(r"CNI_COMMAND=[A-Z]+ [^`\n]*", text)
+    assert commands
+    assert [each for each in commands if not re.search(r"^\S+ /opt/cni/bin/headcni\b.*</dev/null$", each)] == []
+
+
 def test_every_setting_is_described_with_its_reason():
     assert all(len(setting.help) > 20 and setting.help.endswith(".") for setting in SETTINGS)
 
@@ -40,6 +49,7 @@ def test_every_setting_is_described_with_its_reason():
 def test_formats_names_every_format_and_every_field_of_a_record():
     text = (DOCS / "formats.md").read_text()
     formats = (attachment.FORMAT, intent.FORMAT, "headcni/status/1", "headcni/host/1")
-    fields = [name for name in attachment.Attachment.__dataclass_fields__ if f"`{name}`" not in text]
+    names = (*attachment.Attachment.__dataclass_fields__, *Status.__dataclass_fields__)
+    fields = [name for name in names if f"`{name}`" not in text]
     assert [name for name in formats if name not in text] == []
     assert fields == []

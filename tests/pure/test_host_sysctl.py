@@ -5,6 +5,7 @@ import orjson
 import pytest
 
 from reconciler.node.sysctl import FORWARD4, FORWARD6, Sysctls, dotted, plan
+from reconciler.node.wish import Problem
 
 TREE = {
     "kernel/random/boot_id": "boot-one",
@@ -145,7 +146,9 @@ def test_a_record_of_a_newer_program_is_left_alone_and_nothing_is_changed(tree):
     assert sysctls.prepare(ipv6=False) == ()
     assert tree[FORWARD4] == "0"
     assert "headcni/host/2" in str(sysctls.problems(ipv6=False)[0])
-    assert "headcni/host/2" in sysctls.restore()[0]
+    [problem] = sysctls.restore()
+    assert isinstance(problem, Problem)
+    assert "headcni/host/2" in problem.cure
     assert (tree.state / "host.json").read_bytes() == newer
 
 

@@ -57,7 +57,7 @@ def test_a_foreign_table_of_our_name_is_not_touched():
     table = Table("headcni", nft)
     assert table.write([POD4], [], True) == ()
     assert "not ours" in table.problems()[0].what
-    assert "not ours" in table.delete()[0]
+    assert "not ours" in str(table.delete()[0])
     assert all(script.startswith("list ") for script in nft.scripts)
 
 
@@ -66,6 +66,13 @@ def test_a_missing_nft_names_the_package(monkeypatch):
     table = Table("headcni", run_nft)
     assert table.write([POD4], [], True) == ()
     assert "apt-get install nftables" in table.problems()[0].cure
+
+
+def test_a_table_that_cannot_be_deleted_is_a_problem_not_a_deed():
+    refusal = Problem("nft refused: no", "")
+    ours = {"list tables inet": "table inet headcni\n", "list chain inet headcni owned_by_headcni": "…"}
+    assert Table("headcni", FakeNft(**ours, **{"delete table inet headcni": refusal})).delete() == (refusal,)
+    assert Table("headcni", FakeNft(**{"list tables inet": refusal})).delete() == (refusal,)
 
 
 def test_a_refusal_lasts_until_the_next_write():

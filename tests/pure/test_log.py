@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from cni.spec import Refusal
-from reconciler.operate.log import MAX_WARNINGS, REDACTED, LineFormatter, Once, redacted, setup
+from reconciler.operate.log import MAX_OF_A_KIND, REDACTED, LineFormatter, Once, redacted, setup
 
 log = logging.getLogger("headcni.test")
 
@@ -155,8 +155,30 @@ def test_a_warning_is_logged_once_and_kept(lines):
     assert once.said == ["100% not enforced", f"with authkey={REDACTED}"]
 
 
-def test_warnings_do_not_pile_up(lines):
+def test_warnings_do_not_pile_up_and_say_that_there_are_more(lines):
     once = Once(log)
-    for n in range(MAX_WARNINGS + 5):
-        once.warn(str(n), str(n))
-    assert len(once.said) == MAX_WARNINGS
+    for n in range(MAX_OF_A_KIND + 5):
+        once.warn(f"unknown {n}", str(n))
+    assert once.said[:-1] == [str(n) for n in range(MAX_OF_A_KIND)]
+    assert "there are more" in once.said[-1]
+    assert len(lines()) == MAX_OF_A_KIND + 1
+
+
+def test_a_flood_of_one_kind_silences_no_other(lines):
+    once = Once(log)
+    for n in range(1000):
+        once.warn(f"unknown {n}", str(n))
+    once.warn("no space", "the disk is full")
+    once.warn("clash a@eth0", "both hold 10.244.1.7")
+    assert once.said[-2:] == ["the disk is full", "both hold 10.244.1.7"]
+
+
+def test_what_is_over_is_not_shown_and_is_news_when_it_comes_again(lines):
+    once = Once(log)
+    once.warn("no space", "the disk is full")
+    assert once.clear("no space")
+    assert once.said == []
+    assert not once.clear("no space")
+    once.warn("no space", "the disk is full again")
+    assert once.said == ["the disk is full again"]
+    assert len(lines()) == 2

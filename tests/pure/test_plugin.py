@@ -318,9 +318,10 @@ def test_an_empty_error_means_that_the_daemon_had_no_space(state):
 # --- STATUS
 
 
-def status_file(state, code, msg="", details=""):
+def status_file(state, code, msg="", details="", age=0.0):
     body = {"format": "headcni/status/1", "not_ready": [{"cni_code": 7}], "cni_code": code, "cni_msg": msg}
-    (state / "status.json").write_text(json.dumps({**body, "cni_details": details}))
+    beat = time.monotonic_ns() - int(age * 1e9)
+    (state / "status.json").write_text(json.dumps({**body, "cni_details": details, "cni_beat": max(0, beat)}))
 
 
 def test_status_is_silent_when_ready(state):
@@ -341,6 +342,36 @@ def test_status_passes_the_daemons_reason_on(state):
 def test_status_without_a_daemon_is_50(state):
     status_file(state, 0)
     assert error(call("STATUS", config(state), {})[1])["code"] == 50
+
+
+def test_status_of_a_daemon_that_renewed_it_lately_is_silent(state):
+    status_file(state, 0, age=plugin.STILL_SECONDS - 5)
+    with HeldLock(state):
+        assert call("STATUS", config(state), {})[:2] == (0, b"")
+
+
+@pytest.mark.skipif(time.monotonic() < 100, reason="this machine has just booted")
+def test_status_of_a_daemon_that_hangs_is_50_and_says_since_when(state):
+    status_file(state, 0, age=plugin.STILL_SECONDS + 5)
+    with HeldLock(state):
+        code, out, _ = call("STATUS", config(state), {})
+    body = error(out)
+    assert (code, body["code"]) == (1, 50)
+    assert body["msg"].startswith("the HeadCNI daemon has not moved for 4")
+    assert "restart it" in body["details"]
+
+
+def test_a_status_of_an_earlier_boot_is_not_this_daemons(state):
+    status_file(state, 0, age=-60)
+    with HeldLock(state):
+        body = error(call("STATUS", config(state), {})[1])
+    assert (body["code"], body["msg"]) == (50, "the HeadCNI daemon is starting")
+
+
+def test_a_status_without_a_beat_is_not_believed(state):
+    (state / "status.json").write_text('{"format": "headcni/status/1", "cni_code": 0}')
+    with HeldLock(state):
+        assert error(call("STATUS", config(state), {})[1])["code"] == 50
 
 
 def test_status_before_1_1_0_is_an_incompatible_version(state):
