@@ -16,8 +16,6 @@ Rejected: a .pyc beside a launcher (two files that an upgrade may tear apart; no
 script (its text must be tokenised: 5 % more), /bin/sh that executes Python (8 % more), zip (twice as slow).
 """
 
-# ruff: noqa: T201  # a command prints: that is its job
-
 from __future__ import annotations
 
 import argparse

@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Iterable
 
 from cni.spec import Code, Refusal, Verb
 from reconciler.desk import Desk
+from reconciler.request import asked_version
 from reconciler.steps import context_of
 from reconciler.worker import Worker
 from statemachine.intent import Intent
@@ -89,7 +90,7 @@ class Engine:
             self._log_fault(name, fault)
             if intent is not None:
                 refusal = Refusal(Code.INTERNAL_FAULT, "fault in the daemon", f"{type(fault).__name__}: {fault}")
-                self._desk.refuse(intent, "1.1.0", refusal)
+                self._desk.refuse(intent, asked_version(intent), refusal)
 
     def _log_fault(self, key: str, fault: Exception) -> None:
         log.exception("fault key=%s cause=%r", key, fault)
@@ -124,7 +125,7 @@ class Engine:
             return
         request = self._desk.understand(intent)
         if isinstance(request, Refusal):
-            self._desk.refuse(intent, "1.1.0", request)
+            self._desk.refuse(intent, asked_version(intent), request)
             return
         conf = request.conf
         valid = conf.valid_attachments or frozenset()  # libcni leaves an empty list out

@@ -206,6 +206,15 @@ def context_of(request: Request) -> Context:
     return Context(request.conf, request.intent.env, request.intent.deadline_ns)
 
 
+def context_to_delete(record: Attachment, request: Request) -> Context:
+    """With the configuration it was made with, not today's: that may name another IPAM plugin, or another place."""
+    made_with = remembered_context(record)
+    env = {**made_with.env, **request.intent.env}
+    paths = (request.intent.env.get("CNI_PATH", ""), made_with.env["CNI_PATH"])
+    env["CNI_PATH"] = ":".join(dict.fromkeys(path for path in paths if path))
+    return Context(made_with.conf, env, request.intent.deadline_ns)
+
+
 def remembered_context(record: Attachment) -> Context:
     """After a restart nobody calls: what the record kept of its configuration must do."""
     raw = {**record.config, "cniVersion": record.cni_version, "name": record.network}

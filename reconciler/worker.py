@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cni.spec import Code, Refusal, Verb
 from reconciler.desk import Desk
-from reconciler.request import Request
-from reconciler.steps import Context, context_of, remembered_context
+from reconciler.request import Request, asked_version
+from reconciler.steps import Context, context_of, context_to_delete, remembered_context
 from statemachine.attachment import Attachment, Namespace, State
 from statemachine.intent import Intent
 from statemachine.machine import (
@@ -94,7 +94,7 @@ class Worker:
 
     def abandon(self, error: BaseException) -> None:
         """Nobody is left waiting for a worker that cannot go on."""
-        calls = [*self._waiting, *[Call(each, "1.0.0") for each in self.inbox if isinstance(each, Intent)]]
+        calls = [*self._waiting, *[Call(each, asked_version(each)) for each in self.inbox if isinstance(each, Intent)]]
         for call in (self._serving, *calls):
             if call is not None:
                 self._desk.refuse(call.intent, call.version, _fault(error))
@@ -132,7 +132,7 @@ class Worker:
         if self._desk.expired(intent):
             self._desk.discard(intent)
             return
-        self._serving = Call(intent, "1.0.0")
+        self._serving = Call(intent, asked_version(intent))
         request = self._desk.understand(intent)
         if isinstance(request, Refusal):
             await self._misunderstood(intent, request)
@@ -148,7 +148,7 @@ class Worker:
     async def _misunderstood(self, intent: Intent, refusal: Refusal) -> None:
         """A DEL is done nevertheless where its configuration is merely invalid, for the runtime owes it even after an
         ADD that was refused for the same reason: by the record if there is one, else by name."""
-        call = Call(intent, "1.0.0")
+        call = Call(intent, asked_version(intent))
         if intent.verb is not Verb.DEL or (self.record is None and refusal.code != Code.INVALID_CONFIGURATION):
             self._tell(call, refusal)
         elif self.record is None:
@@ -214,8 +214,7 @@ class Worker:
         if record is None:
             self._tell(_call(request), await self._desk.delete_unknown(request))
             return
-        made_with = remembered_context(record)  # not today's configuration: that may name another IPAM plugin
-        self._context = replace(made_with, env={**made_with.env, **request.intent.env})
+        self._context = context_to_delete(record, request)
         self._wait(_call(request))
         await self._feed(Delete("DEL"))
 
