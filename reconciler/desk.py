@@ -20,7 +20,7 @@ from reconciler.netconf import NetConf, without_delegate_secrets
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.request import SINCE, Request, understand
-from reconciler.steps import Adapters, Steps, context_of, remembered_context
+from reconciler.steps import Adapters, Steps, context_of, remembered_context, says_no_for_ever
 from reconciler.store import NoSpace, Store
 from reconciler.wiring.plan import host_name
 from statemachine.attachment import Attachment, Namespace, Pod, State
@@ -150,9 +150,10 @@ class Desk:
     async def delete_unknown(self, request: Request) -> Refusal | None:
         """A DEL without a record: what its name alone can find is removed, and a delegate is told."""
         await self.delete_by_name(request.intent.key)
-        if request.conf.delegate:
-            return await self.steps.ask_delegate(Verb.DEL, context_of(request))
-        return None
+        if not request.conf.delegate:
+            return None
+        refusal = await self.steps.ask_delegate(Verb.DEL, context_of(request))
+        return None if refusal is None or says_no_for_ever(refusal) else refusal
 
     async def delete_by_name(self, key: str) -> None:
         """Also of a pod whose record cannot be read: its addresses were kept for it until now."""

@@ -180,7 +180,7 @@ class Steps:
             self._out.isolation.lift(record)
         if context.conf.delegate:
             answer = await self._delegate(Verb.DEL, context.conf.delegate, context)
-            if isinstance(answer, Refusal) and not _nothing_to_give_back(record, answer):
+            if isinstance(answer, Refusal) and (record.addresses or not says_no_for_ever(answer)):
                 return answer
         if record.addresses:
             self._out.observer.released(len(record.addresses))
@@ -196,10 +196,10 @@ class Steps:
         await self._unwirer.unwire(host_name)
 
 
-def _nothing_to_give_back(record: Attachment, refusal: Refusal) -> bool:
-    """It never gave an address and says no now, in words of its own: it will say no for ever."""
-    own_words = refusal.code != Code.DELEGATE_FAILED
-    return not record.addresses and (own_words or isinstance(refusal, NotInstalled))
+def says_no_for_ever(refusal: Refusal) -> bool:
+    """Another plugin's answer to DEL, in words of its own, or its absence: where it gave no address, asking again is
+    of no use. What was killed or spoke nonsense may do better next time."""
+    return refusal.code != Code.DELEGATE_FAILED or isinstance(refusal, NotInstalled)
 
 
 def context_of(request: Request) -> Context:

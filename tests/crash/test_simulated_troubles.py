@@ -124,6 +124,7 @@ def test_a_plugin_that_refuses_for_ever_leaves_no_record(node):
     answer = node.add("p", **HOST_LOCAL)
     assert answer.code == 999
     assert node.on_disk() == {}
+    assert node.delete("p", **HOST_LOCAL).ok
 
 
 def test_a_plugin_that_needs_all_the_time_is_named_before_the_deadline(node):
