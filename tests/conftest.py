@@ -46,3 +46,17 @@ def no_unannounced_errors(request, caplog):
             lines = file.read_text(errors="replace").splitlines()
             logged += [f"{file.name}: {line}" for line in lines if " ERROR " in line]
     assert not logged, "logged as errors, and not announced:\n" + "\n".join(logged[:5])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many kill points the crash tests covered: a number that would fall unnoticed in a captured print."""
+    covered = [
+        (report.nodeid.rpartition("::")[2], value)
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "kill_points"
+    ]
+    if covered:
+        terminalreporter.section(f"{sum(value for _, value in covered)} kill points covered")
+        for test, value in covered:
+            terminalreporter.line(f"{value:4} {test}")
