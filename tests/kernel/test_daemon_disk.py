@@ -10,17 +10,10 @@ import subprocess
 import pytest
 
 from cni.spec import Code
-from fixtures.lab import Lab
 from fixtures.site import Site, wait_until
 from reconciler.wiring.plan import host_name
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def node():
-    with Lab(1) as lab:
-        yield lab.nodes[0]
 
 
 @pytest.fixture

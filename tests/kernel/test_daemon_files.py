@@ -10,23 +10,10 @@ from pathlib import Path
 import pytest
 
 from cni.spec import Code
-from fixtures.lab import Lab
-from fixtures.site import Site, wait_until
+from fixtures.site import wait_until
 from reconciler.wiring.plan import host_name
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def node():
-    with Lab(1) as lab:
-        yield lab.nodes[0]
-
-
-@pytest.fixture
-def site(node, tmp_path):
-    with Site(node, tmp_path / "state") as running:
-        yield running
 
 
 # --- files that cannot be read

@@ -5,17 +5,10 @@ import json
 import pytest
 
 from cni.spec import Code
-from fixtures.lab import Lab
 from fixtures.processes import PLUGIN
 from fixtures.site import Site, wait_until
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def node():
-    with Lab(1) as lab:
-        yield lab.nodes[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,25 +10,12 @@ from dataclasses import replace
 import pytest
 
 from cni.spec import Code
-from fixtures.lab import Lab
 from fixtures.processes import DaemonProcess
 from fixtures.site import Site, wait_until
 from reconciler.wiring.plan import host_name
 from statemachine.attachment import encode
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def node():
-    with Lab(1) as lab:
-        yield lab.nodes[0]
-
-
-@pytest.fixture
-def site(node, tmp_path):
-    with Site(node, tmp_path / "state") as running:
-        yield running
 
 
 ADDRESS = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}]}

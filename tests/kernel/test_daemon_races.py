@@ -6,22 +6,9 @@ import time
 import pytest
 
 from cni.spec import Code
-from fixtures.lab import Lab
-from fixtures.site import Site, wait_until
+from fixtures.site import wait_until
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def node():
-    with Lab(1) as lab:
-        yield lab.nodes[0]
-
-
-@pytest.fixture
-def site(node, tmp_path):
-    with Site(node, tmp_path / "state") as running:
-        yield running
 
 
 def plugin(directory, name, script):
