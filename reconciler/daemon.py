@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,12 +190,15 @@ class Daemon:
 
     async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            try:
-                await work()
-            except Exception as fault:  # one of the two supervisors
-                log.exception("fault task=%s cause=%r", name, fault)
-                self._observer.error("fault")
+            await self._supervised(name, work)
             await asyncio.sleep(1.0)
+
+    async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as fault:  # noqa: BLE001  # one of the two supervisors
+            log.exception("fault task=%s cause=%r", name, fault)
+            self._observer.error("fault")
 
     # --- start
 
@@ -269,12 +273,17 @@ class Daemon:
                 log.error("configuration not reloaded: %s", problem)
             return
         found = changes(self._config, fresh)
-        for change in found:
-            _log_change(change)
         live = {setting.field: getattr(fresh, setting.field) for setting in SETTINGS if setting.live}
         self._config = self._reporter.config = replace(self._config, **live)
         logging.getLogger().setLevel(self._config.log_level.upper())
-        self._background.append(asyncio.create_task(self._prepare_host(), name="prepare host"))
+        applying = self._supervised("reload", partial(self._apply, found))
+        self._background.append(asyncio.create_task(applying, name="reload"))
+
+    async def _apply(self, found: list[Change]) -> None:
+        """Said when it is so, not before."""
+        await self._prepare_host()
+        for change in found:
+            _log_change(change)
         if not found:
             log.info("configuration reloaded: nothing changed")
 
