@@ -196,7 +196,7 @@ class Daemon:
     async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except Exception as fault:  # noqa: BLE001  # one of the two supervisors
+        except Exception as fault:  # one of the two supervisors
             log.exception("fault task=%s cause=%r", name, fault)
             self._observer.error("fault")
 
