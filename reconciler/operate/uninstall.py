@@ -75,6 +75,7 @@ def _clear(root: Path) -> str:
         (root / file).unlink(missing_ok=True)
     try:
         root.rmdir()
-    except OSError:
-        return f"left {root}: it holds what is not HeadCNI's: {', '.join(sorted(os.listdir(root)))}"
+    except OSError as error:
+        foreign = ", ".join(sorted(os.listdir(root)))
+        return f"left {root}: " + (f"it holds what is not HeadCNI's: {foreign}" if foreign else f"{error.strerror}")
     return f"deleted {root}"
