@@ -1,8 +1,8 @@
 """Everything that can be wrong with the mesh, by number, with its remedy.
 
-They continue the numbers of `cni.spec.Code` (HeadCNI's own begin at 100) and never change their meaning once released;
-`docs/errors.md` is printed from both. A trouble travels as a `Refusal`: code, what is wrong with which value, and the cure
-for this case. The remedy here is the general one.
+They continue the numbers of `cni.spec.Code` (HeadCNI's own begin at 100) and never change their meaning once
+released; `docs/errors.md` is printed from both. A trouble travels as a `Refusal`: code, what is wrong with which
+value, and the cure for this case. The remedy here is the general one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The mesh as values: what was seen, and what is concluded from it.
 
-Everything the adapters see is turned into these once, at the edge; everything that decides takes and gives them. All are
-immutable and hold no handles, so a decision can be tested, replayed and shown. Times are seconds: `at` of the
+Everything the adapters see is turned into these once, at the edge; everything that decides takes and gives them. All
+are immutable and hold no handles, so a decision can be tested, replayed and shown. Times are seconds: `at` of the
 monotonic clock (to compare), `since` of the wall clock (for people).
 
 The lists of routes in `Prefs` are text, byte for byte as tailscaled has them: most of them are not ours to rewrite.

@@ -44,7 +44,7 @@ class Headscale(Protocol):
     async def approve(
         self, node: ControlNode, wanted: Collection[Network], unwanted: Collection[Network] = ()
     ) -> ControlNode | Refusal:
-        """Approves `wanted`, revokes `unwanted`, leaves all else as it is (read fresh before); the node as it is then."""
+        """Approves and revokes these, leaves all others as they are (read fresh before); the node as it is then."""
 
     async def close(self) -> None: ...
 
@@ -59,7 +59,7 @@ class Echo:
 
 class Prober(Protocol):
     async def ask(
-        self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], timeout: float
+        self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
     ) -> Echo | None:
         """A datagram from one of this node's addresses to another node's daemon; None: no answer in time."""
 
