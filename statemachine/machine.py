@@ -49,6 +49,12 @@ TRANSITIONS = (
     Transition("wired", (State.ALLOCATED,), State.WIRED, "isolated, then linked; ADD is answered"),
     Transition("advertised", (State.WIRED,), State.ADVERTISED, "other nodes have a way to the address"),
     Transition(
+        "hidden",
+        (State.ADVERTISED,),
+        State.WIRED,
+        "no way of other nodes leads to the address any more: advertise again",
+    ),
+    Transition(
         "lost",
         (State.WIRED, State.ADVERTISED),
         State.ALLOCATED,
@@ -157,7 +163,14 @@ class Lost:
     cause: str
 
 
-Event = Resume | Done | Failed | Delete | Lost
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Other nodes have no way to the address any more; the pod itself is well."""
+
+    refusal: Refusal
+
+
+Event = Resume | Done | Failed | Delete | Lost | Hidden
 
 
 # --- effects: what may be done now that the record is written
@@ -247,6 +260,10 @@ def decide(record: Attachment, event: Event, wall: float) -> Decision:
         case Lost(cause):
             again = replace(record, generation=record.generation + 1)
             return Decision(_moved(again, "lost", cause, 0.0, wall), (Do(Step.WIRE),))
+        case Hidden(refusal):
+            if record.state is not State.ADVERTISED:
+                return Decision(record, ())
+            return Decision(_moved(record, "hidden", str(refusal), 0.0, wall), (Do(Step.ADVERTISE),))
 
 
 def next_step(record: Attachment) -> Step | None:

@@ -514,10 +514,10 @@ def test_daemon_gets_its_configuration_and_a_way_to_read_it_again(tmp_path, monk
 
 
 def test_daemon_with_a_wrong_configuration_does_not_start(capsys):
-    assert main(["daemon", "--mtu", "12", "--mesh", "tailscale"]) == 1
+    assert main(["daemon", "--mtu", "12", "--kube", "auto"]) == 1
     err = capsys.readouterr().err
     assert "network.mtu = 12 (from flag --mtu)" in err
-    assert "mesh.mode = tailscale (from flag --mesh): is not in this version" in err
+    assert "kube.mode = auto (from flag --kube): is not in this version" in err
 
 
 @pytest.mark.parametrize("verb", ["daemon", "uninstall"])

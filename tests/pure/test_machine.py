@@ -23,6 +23,7 @@ from statemachine.machine import (
     Do,
     Done,
     Failed,
+    Hidden,
     IllegalTransition,
     Lost,
     Resume,
@@ -36,6 +37,7 @@ LEGAL = {
     ("requested", "allocated"): "allocated",
     ("allocated", "wired"): "wired",
     ("wired", "advertised"): "advertised",
+    ("advertised", "hidden"): "wired",
     ("wired", "lost"): "allocated",
     ("advertised", "lost"): "allocated",
     ("requested", "delete"): "tearing-down",
@@ -172,6 +174,26 @@ def test_a_lost_link_is_wired_again_with_the_same_addresses(state):
     assert decision.record.answered
 
 
+# --- hidden
+
+UNAPPROVED = Refusal(132, "10.244.1.0/24 is not approved", "approve it")
+
+
+def test_what_other_nodes_cannot_reach_any_more_is_advertised_again():
+    decision = decide(in_state(State.ADVERTISED), Hidden(UNAPPROVED), BORN)
+    assert decision.effects == (Do(Step.ADVERTISE),)
+    assert decision.record.state is State.WIRED
+    assert decision.record.answered
+    assert decision.record.history[-1].cause == str(UNAPPROVED)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.ADVERTISED])
+def test_the_mesh_comes_too_late_for_what_is_not_advertised(state):
+    record = in_state(state)
+    decision = decide(record, Hidden(UNAPPROVED), BORN)
+    assert (decision.record is record, decision.effects) == (True, ())
+
+
 # --- failed
 
 
@@ -258,7 +280,7 @@ def test_a_very_high_attempt_neither_overflows_nor_exceeds_the_cap():
 
 # --- any sequence of events, with a kill and a restart after any of them
 
-EVENTS = st.lists(st.sampled_from(["done", "failed", "hopeless", "delete", "lost", "kill"]), max_size=40)
+EVENTS = st.lists(st.sampled_from(["done", "failed", "hopeless", "delete", "lost", "hidden", "kill"]), max_size=40)
 
 
 def event_for(record, what):
@@ -267,6 +289,8 @@ def event_for(record, what):
         return Delete("DEL")
     if what == "lost":
         return Lost("gone") if record.state in (State.WIRED, State.ADVERTISED) else None
+    if what == "hidden":
+        return Hidden(UNAPPROVED)
     if step is None:
         return None
     if what == "done":
