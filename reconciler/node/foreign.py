@@ -4,6 +4,9 @@ An address is held when it is one of an interface that is not ours, or when a ro
 than the pool leads to it: a host route, or another bridge's network inside the pool. A route as wide as the pool or
 wider holds nothing: every address lies under the default route, and a pod CIDR is often routed as a whole. (That the
 pool overlaps with such a network is told by the overlap check, not by refusing every address.)
+
+The node's own gateway addresses are held as well, by the node. No pool of theirs gives them away; but one with another
+gateway would, and that pod could not be reached.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class ForeignAddresses(Mapping[Address, str]):
 def read(pools: Iterable[Network]) -> ForeignAddresses:
     pools = tuple(pools)
     widest = {version: min((p.prefixlen for p in pools if p.version == version), default=128) for version in (4, 6)}
-    routes = main_routes(lambda version, bits, protocol: protocol != ROUTE_PROTOCOL and bits > widest[version])
+    routes = main_routes(lambda version, bits, protocol, _: protocol != ROUTE_PROTOCOL and bits > widest[version])
     return judge(addresses(), routes, pools, link_name)
 
 
@@ -65,7 +68,9 @@ def judge(
             networks.append((route.dst, words))
     for entry in found:
         link = name(entry.link)
-        if not link.startswith(LINK_PREFIX):
+        if entry.ours:
+            single[entry.address] = "it is this node's gateway address"
+        elif not link.startswith(LINK_PREFIX):
             single[entry.address] = f"{link} has the address {entry.address}/{entry.prefix}"
     return ForeignAddresses(single, tuple(networks))
 

@@ -5,6 +5,11 @@ one `nft -f -`, which the kernel takes whole or not at all, so there is no insta
 repair after a kill. Only our own chain is flushed: policy lives in the same table, and rules stay in the kernel when
 the daemon stops. No packet marks: a mesh and other plugins own bits of it, and none is needed.
 
+Pods of other nodes see a pod as it is, also through the mesh. The rest of a tailnet (100.64.0.0/10,
+fd7a:115c:a1e0::/48, and networks behind its nodes) sees the pod's node, as the rest of the world does: who accepts no
+routes could not answer a pod. The nodes of this cluster could, but which those are changes, and a rule that follows
+would be a second truth. What others ask a pod, the pod answers: a connection is judged by its first packet.
+
 Whether the chain still is as we wrote it is told by listing it after the write and again later, and comparing the
 two texts with each other. They are never parsed: the listing's format changes between releases of nft. The networks
 stand in the rules and not in named sets, so that this one listing shows everything: several sets and a chain cannot

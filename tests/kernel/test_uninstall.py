@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
+from fixtures import tunnel
 from fixtures.lab import Lab
 from fixtures.processes import REPOSITORY, DaemonProcess, PluginCall
 from fixtures.site import wait_until
+from reconciler.node.host import Host
+from reconciler.node.wish import HostWish
 
 pytestmark = pytest.mark.kernel
 
@@ -67,6 +70,18 @@ def test_the_node_is_as_it_was_and_the_history_is_kept(node, state_dir, before, 
     assert (done.returncode, done.stderr) == (0, "")
     assert before.difference(node.snapshot()) == ()
     assert len(list((state_dir / "history").iterdir())) == 1
+
+
+def test_what_kept_pod_packets_in_the_mesh_goes_with_the_rest(node, state_dir, before, daemon):
+    daemon.stop()
+    own = tunnel.pod_cidrs(1)
+    with node.entered():
+        Host(state_dir).prepare(HostWish(own, fence=tunnel.CLUSTER, guard=own, gateways=tunnel.gateways(1)))
+    done = uninstall(node, state_dir)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("dev lo") == 2
+    assert [line.split()[0] for line in done.stdout.splitlines()[-5:-1]] == ["rule", "rule", "route", "route"]
+    assert before.difference(node.snapshot()) == ()
 
 
 def test_a_living_daemon_is_a_refusal_that_changes_nothing(node, state_dir, daemon):
