@@ -5,7 +5,11 @@ two around, and says why. An empty variable or a key without a value counts as n
 files produce them. All that is wrong is collected and told at once, each problem with key, value, origin and cure, so
 that a configuration is corrected in one go. What is merely suspicious is a warning in the result.
 
-The settings themselves are a table, in `settings.py`; here is what is common to all, and what holds between them.
+The settings themselves are a table, in `settings.py`; here is what is common to all. What must hold between them is
+in `contradictions.py`.
+
+A key of Headscale never comes from the file: `_secret` refuses it. What is not understood, or may hold a key that
+came to the wrong place, is refused without its value.
 """
 
 from __future__ import annotations
@@ -16,7 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reconciler.settings import BY_KEY, SETTINGS, Network, Setting, StaticRoute, Wrong, as_text
+from reconciler.contradictions import conflicts, suspicions
+from reconciler.mesh.secrets import API_KEY, AUTH_KEY
+from reconciler.parsers import Network, StaticRoute, Wrong
+from reconciler.settings import BY_KEY, SETTINGS, Setting, as_text
+
+_SECRET_NAMES = {"authkey": AUTH_KEY, "preauthkey": AUTH_KEY, "apikey": API_KEY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,20 @@ class Config:
     static_routes: tuple[StaticRoute, ...]
     mtu: int
     mesh_mode: str
+    mesh_approval: str
+    mesh_advertise: str
+    fail_closed: bool
+    guard: tuple[Network, ...]
+    probe_port: int
+    repair_preferences: bool
+    headscale_url: str
+    auth_key_file: Path | None
+    api_key_file: Path | None
+    headscale_ca_file: Path | None
+    tailscale_socket: Path
+    tailscale_hostname: str
+    tailscale_tags: tuple[str, ...]
+    accept_dns: bool
     kube_mode: str
     metrics_address: str
     metrics_port: int
@@ -75,13 +98,14 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
         warnings += _overruled(setting, given)
         value = setting.parse(raw)
         if isinstance(value, Wrong):
-            problems.append(Problem(setting.key, as_text(raw), origin, value.what, value.cure))
+            shown = "" if value.hidden else as_text(raw)
+            problems.append(Problem(setting.key, shown, origin, value.what, value.cure))
         else:
             values[setting.field] = value
-    problems += [_across(key, values, origins, wrong) for key, wrong in _conflicts(values)]
+    problems += [_across(key, values, origins, wrong) for key, wrong in conflicts(values, environ)]
     if problems:
         return problems
-    return Config(**values, origins=origins, warnings=(*warnings, *_suspicions(values)))
+    return Config(**values, origins=origins, warnings=(*warnings, *suspicions(values, origins, environ)))
 
 
 def changes(old: Config, new: Config) -> list[Change]:
@@ -133,13 +157,17 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[Problem]]:
         return unusable("is a directory", "a ConfigMap key must be mounted with subPath to be a file")
     except OSError as error:
         return unusable(f"cannot be read: {error.strerror}", "name an existing file that root may read")
+    except yaml.MarkedYAMLError as error:  # its text would quote the line, whatever that holds
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        return unusable(f"is not YAML: {error.problem}{place}", "correct it at the place named")
     except yaml.YAMLError as error:
         return unusable(f"is not YAML: {' '.join(str(error).split())}", "correct it at the place named")
     if body is not None and not isinstance(body, dict):
         return unusable(f"holds a {type(body).__name__}, not keys", "write it like `logLevel: info`")
     values = dict(_flattened(body or {}))
-    unknown = [_unknown(key, value, file) for key, value in values.items() if key not in BY_KEY]
-    return values, unknown
+    strangers = [key for key in values if key not in BY_KEY]
+    return values, [_secret(key, file) or _unknown(key, file) for key in strangers]
 
 
 def _flattened(body: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -151,52 +179,21 @@ def _flattened(body: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, 
             yield key, value
 
 
-def _unknown(key: str, value: Any, file: Path) -> Problem:
+def _secret(key: str, file: Path) -> Problem | None:
+    """A file that is written for all to read is no place for a key."""
+    secret = _SECRET_NAMES.get(key.rpartition(".")[2].lower().replace("_", "").replace("-", ""))
+    if secret is None:
+        return None
+    cure = f"write it to a file and name that with {secret.file_key}, or set {secret.variable}"
+    return Problem(key, "", f"file {file}", "is a secret, and is not taken from here", cure)
+
+
+def _unknown(key: str, file: Path) -> Problem:
     same_leaf = [known for known in BY_KEY if known.rpartition(".")[2] == key.rpartition(".")[2]]
     near = same_leaf or difflib.get_close_matches(key, BY_KEY, n=1, cutoff=0.5)
     cure = f"did you mean {near[0]}?" if near else "`headcni config` lists all keys"
-    return Problem(key, as_text(value), f"file {file}", "no such setting", cure)
-
-
-# --- what must hold between settings
+    return Problem(key, "", f"file {file}", "no such setting", cure)
 
 
 def _across(key: str, values: Mapping[str, Any], origins: Mapping[str, str], wrong: Wrong) -> Problem:
     return Problem(key, as_text(values[BY_KEY[key].field]), origins[key], wrong.what, wrong.cure)
-
-
-def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, Wrong]]:
-    """Between those values that are valid by themselves."""
-    own, base = values.get("pod_cidrs", ()), values.get("cluster_cidrs", ())
-    services, static = values.get("service_cidrs", ()), values.get("static_routes", ())
-    mtu, prefix = values.get("mtu", 0), values.get("node_prefix", 32)
-    for key, pods in (("network.podCIDR.nodeLocal", own), ("network.podCIDR.base", base)):
-        for pod, service in _pairs(pods, services):
-            if pod.overlaps(service):
-                cure = "a pod would get a Service's address: move one of them, as the cluster was set up"
-                yield key, Wrong(f"{pod} overlaps network.serviceCIDR {service}", cure)
-    for cidr in base:
-        if cidr.version == 4 and prefix < cidr.prefixlen:
-            cure = f"a node's share must fit: write /{cidr.prefixlen} or longer"
-            yield "network.podCIDR.perNode", Wrong(f"is wider than network.podCIDR.base {cidr}", cure)
-    for cidr, route in _pairs(own, [route.dst for route in static]):
-        if route.subnet_of(cidr):
-            cure = "remove this route: it would lead this node's own pods away"
-            yield "network.staticRoutes", Wrong(f"{route} lies in this node's pod CIDR {cidr}", cure)
-    if 0 < mtu < 1280 and any(cidr.version == 6 for cidr in (*own, *base)):
-        yield "network.mtu", Wrong("is too small for IPv6", "write 1280 or more, or 0 for automatic")
-
-
-def _suspicions(values: Mapping[str, Any]) -> list[str]:
-    own, base = values["pod_cidrs"], values["cluster_cidrs"]
-    return [
-        f"network.podCIDR.nodeLocal: {cidr} is outside network.podCIDR.base {as_text(base)}; "
-        "other nodes will take its pods for strangers"
-        for cidr in own
-        if not any(cidr.subnet_of(whole) for _, whole in _pairs([cidr], base))
-    ]
-
-
-def _pairs(some: Any, others: Any) -> list[tuple[Any, Any]]:
-    """Those of one address family: only they can be compared."""
-    return [(a, b) for a in some for b in others if a.version == b.version]

@@ -37,7 +37,7 @@ from reconciler.mesh.static import StaticRoutesAdvertiser
 from reconciler.node.host import Host
 from reconciler.node.wish import HostWish
 from reconciler.operate.log import Once
-from reconciler.ports import NoIsolation
+from reconciler.ports import Advertiser, NoIsolation
 from reconciler.recovery import Recovery
 from reconciler.reporter import Reporter
 from reconciler.settings import SETTINGS
@@ -55,6 +55,7 @@ LOCK_TRIES = 20  # a plugin that looks at the lock holds it for an instant
 DEFAULT_MTU = 1280  # what every mesh interface can carry
 
 if TYPE_CHECKING:
+    from reconciler.mesh.side import MeshSide
     from reconciler.operate.http import Server
 
 Reload = Callable[[], Config | list[Problem]]
@@ -115,21 +116,31 @@ class Daemon:
         self._boot_id = _boot_id()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="netlink")
         self._ledger = Ledger(lambda: time.monotonic(), random.Random(), self._host.foreign_addresses)
+        clock = SystemClock()
+        self._mesh: MeshSide | None = None
+        advertiser: Advertiser = StaticRoutesAdvertiser(self._host.keep_static_routes)
+        if config.mesh_mode == "tailscale":
+            from reconciler.mesh.side import MeshSide  # not for a node without a mesh
+
+            self._mesh = MeshSide(lambda: self._config, store, self._host, clock, self._observer)
+            advertiser = self._mesh.advertiser
         adapters = Adapters(
-            clock=SystemClock(),
+            clock=clock,
             ledger=self._ledger,
             wiring=self._wiring,
             isolation=NoIsolation(),
-            advertiser=StaticRoutesAdvertiser(self._host.keep_static_routes),
+            advertiser=advertiser,
             delegate=delegate.run,
             observer=self._observer,
             threads=self._threads,
             ensure_pod_cidrs=self._host.ensure_pod_cidrs,
             warn=self._once.warn,
         )
-        steps = Steps(adapters, instance_group(str(config.state_dir)), lambda: self._config.mtu or DEFAULT_MTU)
-        services = config.service_cidrs
-        self._desk = Desk(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools, services)
+        steps = Steps(adapters, instance_group(str(config.state_dir)), self._default_mtu)
+        self._desk = Desk(
+            *(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools),
+            *(config.service_cidrs, config.headscale_url, config.tailscale_socket),
+        )
         self._engine = Engine(self._desk)
         self._recovery = Recovery(
             self._desk, self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn
@@ -137,7 +148,10 @@ class Daemon:
         self._endpoint: Server | None = None
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
-        self._reporter = Reporter(config, store, self._desk, self._ledger, self._host, self._once, self._boot_id)
+        summary = self._mesh.summary if self._mesh else dict
+        self._reporter = Reporter(
+            *(config, store, self._desk, self._ledger, self._host, self._once, self._boot_id, summary)
+        )
 
     async def main(self) -> None:
         stop = self._stop
@@ -147,6 +161,10 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         for warning in self._config.warnings:
             self._once.warn(f"configuration {warning}", warning)
+        if self._mesh is not None:
+            self._mesh.attend(lambda: self._desk.records, self._engine.post, self._reporter.changed)
+            for problem in self._host.close_the_way_out(self._wish()):  # before the first pod is wired
+                self._once.warn(f"node {problem}", str(problem))
         self._recover()
         await self._prepare_host()
         await self._reporter.look_at_host()
@@ -158,6 +176,7 @@ class Daemon:
                 ("audit", self._audit),
                 ("report", self._reporter.loop),
                 ("look", self._reporter.look),
+                *self._mesh_tasks(),
             )
         ]
         await asyncio.to_thread(self._open_endpoint)
@@ -170,6 +189,9 @@ class Daemon:
         if self._endpoint is not None:
             self._endpoint.stop()
         log.info("stopped")
+
+    def _mesh_tasks(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+        return (("mesh", self._mesh.run), ("fence", self._mesh.watch)) if self._mesh else ()
 
     def _open_endpoint(self) -> None:
         """After the first intents were served: what it imports takes longer than they do."""
@@ -257,13 +279,17 @@ class Daemon:
     def _wish(self) -> HostWish:
         pools = {each.pool for record in self._desk.records.values() for each in record.addresses}
         recorded = [ip_network(pool) for pool in pools]
-        return HostWish(
+        wish = HostWish(
             pod_cidrs=(*self._config.pod_cidrs, *recorded),
             cluster_cidrs=self._config.cluster_cidrs,
             masquerade=self._config.masquerade,
             ipv6=any(cidr.version == 6 for cidr in (*self._config.pod_cidrs, *recorded)),
             static_routes=self._config.static_routes,
         )
+        return self._mesh.fenced(wish) if self._mesh else wish
+
+    def _default_mtu(self) -> int:
+        return self._config.mtu or (self._mesh.mtu() if self._mesh else 0) or DEFAULT_MTU
 
     def _on_reload(self) -> None:
         """SIGHUP. A configuration that is wrong changes nothing; what needs a restart says so."""

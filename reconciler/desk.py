@@ -11,15 +11,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from cni.spec import Code, Refusal, Verb
 from reconciler.answers import failure, success
 from reconciler.ipam.pool import Network, PoolSpec
 from reconciler.mailbox import Mailbox
-from reconciler.netconf import NetConf, without_delegate_secrets
+from reconciler.netconf import NetConf, overruled, without_delegate_secrets
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.request import SINCE, Request, understand
+from reconciler.settings import BY_KEY
 from reconciler.steps import Adapters, Steps, context_of, remembered_context, says_no_for_ever
 from reconciler.store import NoSpace, Store
 from reconciler.wiring.plan import host_name
@@ -27,6 +29,8 @@ from statemachine.attachment import Attachment, Namespace, Pod, State
 from statemachine.intent import Intent
 
 log = logging.getLogger("headcni")
+
+USUAL_SOCKET = Path(BY_KEY["tailscale.socket"].default)
 
 
 class Desk:
@@ -39,6 +43,8 @@ class Desk:
         boot_id: str,
         node_pools: Callable[[], tuple[PoolSpec, ...]],
         service_cidrs: tuple[Network, ...] = (),
+        headscale_url: str = "",
+        tailscale_socket: Path = USUAL_SOCKET,
     ) -> None:
         self._out = adapters
         self._store = store
@@ -47,6 +53,8 @@ class Desk:
         self._boot_id = boot_id
         self._node_pools = node_pools
         self._service_cidrs = service_cidrs
+        self._headscale_url = headscale_url
+        self._tailscale_socket = tailscale_socket
         self.records: dict[str, Attachment] = {}
         self.dirty = True  # something that status.json shows has changed
 
@@ -204,6 +212,9 @@ class Desk:
     def _warn_about(self, conf: NetConf) -> None:
         for key in conf.unknown:
             self.warn(f"unknown {conf.name} {key}", f"network {conf.name}: unknown key {key}; it has no effect")
+        for key, ours in overruled(conf, self._headscale_url, self._tailscale_socket):
+            text = f"network {conf.name}: {key} has no effect, as the daemon has another: {ours}"
+            self.warn(f"overruled {conf.name} {key}", text)
         if conf.network_policy:
             self.warn(
                 "policy",

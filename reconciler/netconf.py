@@ -19,14 +19,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cni.plugin import MAX_TIMEOUT_SECONDS
-from cni.result import Dns, Route, dns_from
+from cni.result import Dns, Route
 from cni.spec import SUPPORTED_VERSIONS, Code, Refusal
+from reconciler.dns import MAGIC_KEYS, read_dns
 from reconciler.ipam.pool import MAX_COOLDOWN, Address, Network, PoolSpec, Strategy, pool_problems
+from reconciler.mesh.url import check_url
+from reconciler.parsers import Wrong, file_path, real_path
 from reconciler.reader import Reader, short
 
 OWN_IPAM = "headcni-ipam"
@@ -175,6 +179,17 @@ def with_node_pools(conf: NetConf, cidrs: Sequence[Network]) -> NetConf | Refusa
     return replace(conf, pools=pools)
 
 
+def overruled(conf: NetConf, headscale_url: str, tailscale_socket: Path) -> Iterator[tuple[str, str]]:
+    """Keys by which the network names another control server, or another tailscaled, than the daemon; what it has."""
+    url, socket = conf.raw.get("headscale_url"), conf.raw.get("tailscale_socket")
+    if url and url != headscale_url and check_url(str(url)) != headscale_url:
+        yield "headscale_url", f"headscale.url {headscale_url or '(none)'}"
+    if socket and socket != str(tailscale_socket):
+        path = file_path(socket)
+        if isinstance(path, Wrong) or real_path(path) != real_path(tailscale_socket):  # /var/run is a link to /run
+            yield "tailscale_socket", f"tailscale.socket {tailscale_socket}"
+
+
 def _invalid(msg: str, problems: Sequence[str]) -> Refusal:
     return Refusal(Code.INVALID_CONFIGURATION, msg, "; ".join(dict.fromkeys(problems)))
 
@@ -189,6 +204,8 @@ def _read(reader: Reader, body: dict[str, Any], version: str) -> NetConf:
     unknown = [key for key in body if key not in _KNOWN and not key.startswith("cni.dev/")]
     if not delegate:
         unknown += [f"ipam.{key}" for key in ipam if key not in _KNOWN_IPAM]
+    magic_dns = reader.mapping("magic_dns", body.get("magic_dns"))
+    unknown += [f"magic_dns.{key}" for key in magic_dns if key not in MAGIC_KEYS]
     return NetConf(
         name=_name(reader, body),
         cni_version=version,
@@ -197,7 +214,7 @@ def _read(reader: Reader, body: dict[str, Any], version: str) -> NetConf:
         delegate=delegate,
         asked=_asked(reader, body),
         routes=_routes(reader, ipam),
-        dns=_dns(reader, body, ipam),
+        dns=read_dns(reader, body, ipam, magic_dns),
         mtu=_mtu(reader, body, pools),
         ipv6=_ipv6(reader, body, pools),
         service_cidrs=reader.networks("service_cidr", body.get("service_cidr")),
@@ -344,17 +361,6 @@ def _asked(reader: Reader, body: dict[str, Any]) -> tuple[Address, ...]:
         name, raw = "args.cni.ips", reader.mapping("args.cni", args.get("cni")).get("ips")
     plain = [each.partition("/")[0] if isinstance(each, str) else each for each in reader.items(name, raw)]
     return tuple(address for each in plain if (address := reader.address(name, each)) is not None)
-
-
-def _dns(reader: Reader, body: dict[str, Any], ipam: Mapping[str, Any]) -> Dns:
-    raw = reader.mapping("dns", body.get("dns")) or reader.mapping("ipam.dns", ipam.get("dns"))
-    for key in ("nameservers", "search", "options"):
-        for each in reader.items(f"dns.{key}", raw.get(key)):
-            if not isinstance(each, str):
-                reader.wrong(f"dns.{key}", each, "is not a string; write a list of strings")
-    if not isinstance(raw.get("domain") or "", str):
-        reader.wrong("dns.domain", raw["domain"], "is not a name, such as cluster.local")
-    return Dns() if reader.problems else dns_from(raw)
 
 
 def _mtu(reader: Reader, body: dict[str, Any], pools: Sequence[PoolSpec]) -> int | None:

@@ -22,6 +22,7 @@ from cni.spec import Code, Verb
 
 # Upper bounds in seconds. A step begins at half a millisecond; a request may last as long as a runtime waits.
 STEP_BOUNDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+HEADSCALE_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # a key is checked in 60 ms
 REQUEST_BOUNDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0)
 
 FAULT = "fault"
@@ -53,6 +54,8 @@ class Observer:
         self.setups = Histogram(REQUEST_BOUNDS)
         self.durations: defaultdict[str, Histogram] = defaultdict(partial(Histogram, REQUEST_BOUNDS))
         self.steps: defaultdict[tuple[str, bool], Histogram] = defaultdict(partial(Histogram, STEP_BOUNDS))
+        self.headscale_calls: defaultdict[bool, Histogram] = defaultdict(partial(Histogram, HEADSCALE_BOUNDS))
+        self.mesh_repairs: Counter[str] = Counter()
 
     def answered(self, verb: str, code: int, seconds: float) -> None:
         """A request has its answer, `seconds` after its plugin made the intent; code 0 is success."""
@@ -75,6 +78,14 @@ class Observer:
 
     def retry(self, step: str) -> None:
         self.retries[step] += 1
+
+    def headscale(self, seconds: float, ok: bool) -> None:
+        """A request to Headscale's API was answered, or was not."""
+        self.headscale_calls[ok].add(seconds)
+
+    def mesh_repair(self, kind: str) -> None:
+        """The mesh was mended, or tried to be; `kind` is one of a few acts."""
+        self.mesh_repairs[kind] += 1
 
     def error(self, kind: str) -> None:
         """What went wrong and is no answer to a request: `FAULT` for a fault of the daemon itself."""

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -43,6 +44,7 @@ class Reporter:
         host: Host,
         warnings: Once,
         boot_id: str,
+        mesh: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.config = config
         self._store = store
@@ -51,6 +53,7 @@ class Reporter:
         self._host = host
         self._warnings = warnings
         self._boot_id = boot_id
+        self._mesh = mesh
         self._started = time.time()
         self._stopping = False
         self._host_problems: list[NotReady] = []
@@ -73,6 +76,10 @@ class Reporter:
                 written = now
                 self.write()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def changed(self) -> None:
+        """What the status shows is not so any more."""
+        self._desk.dirty = True
 
     def latest_status(self) -> dict[str, Any]:
         return asdict(self.latest) if self.latest else {}
@@ -138,6 +145,7 @@ class Reporter:
             mesh={
                 "mode": self.config.mesh_mode,
                 "static_routes": [str(route) for route in self.config.static_routes],
+                **self._mesh(),
             },
             pod_cidrs=tuple(str(cidr) for cidr in self.config.pod_cidrs),
         )

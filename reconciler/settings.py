@@ -1,40 +1,42 @@
 """Every setting of the daemon, once: where it may be given, what it may be, what it is otherwise, and why.
 
 From this table come the command line flags, the environment variables, the keys of the configuration file, the
-output of `headcni config` and `docs/configuration.md`. A parser gets what was written (text from a flag or variable,
-whatever YAML made of it from the file) and returns the value, or `Wrong`, which says what is wrong and what to write
-instead. `reconciler/config.py` decides which source wins and checks the values against each other.
+output of `headcni config` and `docs/configuration.md`. What each may be is in `reconciler/parsers.py`;
+`reconciler/config.py` decides which source wins, and `reconciler/contradictions.py` what must hold between settings.
+
+Keys of Headscale are no settings: they come from a file that a setting names, or from a variable
+(`reconciler/mesh/secrets.py`), so that no value in this table is a secret.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
-Network = IPv4Network | IPv6Network
-IpAddress = IPv4Address | IPv6Address
-
-
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    what: str
-    cure: str
-
-
-@dataclass(frozen=True, slots=True)
-class StaticRoute:
-    dst: Network
-    via: IpAddress
-
-    def __str__(self) -> str:
-        return f"{self.dst}={self.via}"
-
-
-Parse = Callable[[Any], Any]
+from reconciler.parsers import IpAddress as IpAddress
+from reconciler.parsers import Network as Network
+from reconciler.parsers import (
+    Parse,
+    any_networks,
+    between,
+    boolean,
+    choice,
+    control_url,
+    file_path,
+    host_name,
+    key_file,
+    local_address,
+    networks,
+    optional_file,
+    path,
+    prefix_length,
+    routes,
+    tags,
+    url_path,
+)
+from reconciler.parsers import StaticRoute as StaticRoute
+from reconciler.parsers import real_path as real_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Setting:
 
     @property
     def repeatable(self) -> bool:
-        return self.parse in (networks, routes)
+        return self.parse in (networks, any_networks, routes, tags)
 
     @property
     def switch(self) -> bool:
@@ -60,124 +62,10 @@ class Setting:
     @property
     def form(self) -> str:
         """What stands for the value in a help text."""
-        forms: dict[Parse, str] = {networks: "CIDR", routes: "DST=VIA", path: "DIR"}
+        files = dict.fromkeys((file_path, optional_file, key_file), "FILE")
+        forms: dict[Parse, str] = {networks: "CIDR", routes: "DST=VIA", path: "DIR", control_url: "URL", **files}
         return forms.get(self.parse) or self.key.rpartition(".")[2].upper()
 
-
-# --- parsers
-
-
-def real_path(given: str | Path) -> Path:
-    """The one spelling of a directory: the daemon's links are known by it, so every command must find the same."""
-    return Path(os.path.realpath(given))
-
-
-def path(raw: Any) -> Path | Wrong:
-    if isinstance(raw, str) and raw.startswith("/"):
-        return real_path(raw)
-    return Wrong("is not an absolute path", "write a path that begins with /")
-
-
-def networks(raw: Any) -> tuple[Network, ...] | Wrong:
-    found: list[Network] = []
-    for item in _items(raw):
-        try:
-            network = ip_network(item, strict=False) if isinstance(item, str) and "/" in item else None
-        except ValueError:
-            network = None
-        if network is None:
-            return Wrong(f"{item!r} is not a CIDR", "write an address and a prefix length, like 10.244.1.0/24")
-        if ip_address(item.partition("/")[0]) != network.network_address:
-            return Wrong(f"{item!r} has bits set beyond its prefix length", f"write {network}")
-        found.append(network)
-    families = [network.version for network in found]
-    if len(set(families)) < len(families):
-        return Wrong("names one address family twice", "give at most one IPv4 and one IPv6 CIDR")
-    return tuple(found)
-
-
-def routes(raw: Any) -> tuple[StaticRoute, ...] | Wrong:
-    cure = "write dst and via, like 10.244.2.0/24=192.0.2.2 or {dst: 10.244.2.0/24, via: 192.0.2.2}"
-    found: list[StaticRoute] = []
-    for item in _items(raw):
-        if isinstance(item, Mapping) and set(item) == {"dst", "via"}:
-            dst, via = str(item["dst"]), str(item["via"])
-        elif isinstance(item, str) and "=" in item:
-            dst, via = (part.strip() for part in item.split("=", 1))
-        else:
-            return Wrong(f"{item!r} is not a route", cure)
-        try:
-            route = StaticRoute(ip_network(dst), ip_address(via))
-        except ValueError as error:
-            return Wrong(f"route {dst} via {via}: {error}", cure)
-        if route.dst.version != route.via.version:
-            return Wrong(f"route {dst} via {via} mixes IPv4 and IPv6", "give a next hop of the family of dst")
-        if any(route.dst == other.dst for other in found):
-            return Wrong(f"has two routes to {dst}", "keep one of them")
-        found.append(route)
-    return tuple(found)
-
-
-def _items(raw: Any) -> list[Any]:
-    """A list, or text with commas, or (from a repeated flag) a list of such texts."""
-    items = raw if isinstance(raw, list | tuple) else [raw]
-    flat: list[Any] = []
-    for item in items:
-        flat += [part.strip() for part in item.split(",") if part.strip()] if isinstance(item, str) else [item]
-    return flat
-
-
-def boolean(raw: Any) -> bool | Wrong:
-    if isinstance(raw, bool):
-        return raw
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    value = known.get(str(raw).lower())
-    return Wrong("is neither true nor false", "write true or false") if value is None else value
-
-
-def between(low: int, high: int, or_zero: bool = False) -> Parse:
-    def parse(raw: Any) -> int | Wrong:
-        text = str(raw).strip()
-        value = int(text) if text.isascii() and text.isdigit() and not isinstance(raw, bool) else -1
-        if low <= value <= high or (or_zero and value == 0):
-            return value
-        zero = "0 or " if or_zero else ""
-        return Wrong("is out of range", f"write a whole number: {zero}{low} to {high}")
-
-    return parse
-
-
-def prefix_length(raw: Any) -> int | Wrong:
-    value = between(8, 30)(raw.removeprefix("/") if isinstance(raw, str) else raw)
-    if isinstance(value, int):
-        return value
-    return Wrong("is not a prefix length for a node", "write /8 to /30, like /24")
-
-
-def choice(*known: str, planned: str = "") -> Parse:
-    def parse(raw: Any) -> str | Wrong:
-        text = "off" if raw is False else str(raw).lower()  # YAML reads a bare `off` as false
-        if text == planned:
-            return Wrong("is not in this version", f"write {known[0]}")
-        return text if text in known else Wrong("is unknown", "write one of " + ", ".join(known))
-
-    return parse
-
-
-def local_address(raw: Any) -> str | Wrong:
-    try:
-        return str(ip_address(str(raw)))
-    except ValueError:
-        return Wrong("is not an IP address", "write one of this node's, like 127.0.0.1, or :: for all")
-
-
-def url_path(raw: Any) -> str | Wrong:
-    if isinstance(raw, str) and raw.startswith("/") and not set(raw) & set(" ?#"):
-        return raw
-    return Wrong("is not the path of a URL", "write a path that begins with /, like /metrics")
-
-
-# --- the table
 
 SETTINGS = (
     Setting(
@@ -224,9 +112,86 @@ SETTINGS = (
         flag="--mtu", env="HEADCNI_MTU", live=True,
     ),
     Setting(
-        "mesh.mode", "mesh_mode", choice("none", planned="tailscale"), "none",
-        "Who carries packets between nodes: none (static routes); tailscale is not in this version.",
+        "mesh.mode", "mesh_mode", choice("none", "tailscale"), "none",
+        "Who carries packets between nodes: none (the network itself, or static routes), or tailscale.",
         flag="--mesh", env="HEADCNI_MESH",
+    ),
+    Setting(
+        "mesh.approval", "mesh_approval", choice("auto", "approver", "key"), "auto",
+        "Who approves this node's routes: auto (autoApprovers of Headscale's policy, so that no node has a key), "
+        "approver (headcni approver, one for the cluster), key (this daemon, with a key of Headscale's API).",
+        flag="--mesh-approval", env="HEADCNI_MESH_APPROVAL",
+    ),
+    Setting(
+        "mesh.advertise", "mesh_advertise", choice("node", "pod"), "node",
+        "What is announced: the node's pod CIDRs, or pod: each pod's own address besides. That costs: each "
+        "/32 or /128 makes Headscale compute the maps of all nodes anew, and each must be approved.",
+        env="HEADCNI_MESH_ADVERTISE",
+    ),
+    Setting(
+        "mesh.failClosed", "fail_closed", boolean, True,
+        "Pod packets to other nodes travel in the mesh or not at all. Without it they leave in clear, by the "
+        "node's default route, while the mesh is down: only for clusters whose network routes pods itself.",
+        flag="--fail-closed", env="HEADCNI_FAIL_CLOSED",
+    ),
+    Setting(
+        "mesh.guard", "guard", any_networks, [],
+        "Further CIDRs that must not be led into the mesh, whatever others announce, such as the node's LAN. "
+        "The node's own pod CIDRs and the Services never are.",
+        env="HEADCNI_MESH_GUARD",
+    ),
+    Setting(
+        "mesh.probePort", "probe_port", between(0, 65535), 9472,
+        "UDP port by which nodes ask each other, through the mesh, what arrives; the same on all. 0 for none: "
+        "then nothing proves that packets are delivered.",
+        env="HEADCNI_MESH_PROBE_PORT",
+    ),
+    Setting(
+        "mesh.repairPreferences", "repair_preferences", boolean, True,
+        "Set tailscaled's preferences that pods need again when somebody turned them back. Without it that is "
+        "only reported.",
+        env="HEADCNI_MESH_REPAIR_PREFERENCES", live=True,
+    ),
+    Setting(
+        "headscale.url", "headscale_url", control_url, "",
+        "Headscale's server_url: scheme, host and port. A node that is joined to another server is left there, "
+        "and that is reported. Without it the daemon joins no node, and takes each as it is joined.",
+        flag="--headscale-url", env="HEADCNI_HEADSCALE_URL",
+    ),
+    Setting(
+        "headscale.authKeyFile", "auth_key_file", key_file, "",
+        "File with the key by which a node joins that is not joined yet. Read when it is needed.",
+        flag="--auth-key-file", env="HEADCNI_AUTH_KEY_FILE",
+    ),
+    Setting(
+        "headscale.apiKeyFile", "api_key_file", key_file, "",
+        "File with a key of Headscale's API, for mesh.approval key or the approver. Such a key may do everything.",
+        flag="--api-key-file", env="HEADCNI_API_KEY_FILE",
+    ),
+    Setting(
+        "headscale.caFile", "headscale_ca_file", optional_file, "",
+        "PEM file of the authority that signed the certificate of Headscale's API, where the system does not know it.",
+        flag="--headscale-ca-file", env="HEADCNI_HEADSCALE_CA_FILE",
+    ),
+    Setting(
+        "tailscale.socket", "tailscale_socket", file_path, "/var/run/tailscale/tailscaled.sock",
+        "Where tailscaled on this node listens.",
+        flag="--tailscale-socket", env="HEADCNI_TAILSCALE_SOCKET",
+    ),
+    Setting(
+        "tailscale.hostname", "tailscale_hostname", host_name, "",
+        "Name of this node in the tailnet. Without it, tailscaled takes the host's.",
+        env="HEADCNI_TAILSCALE_HOSTNAME",
+    ),
+    Setting(
+        "tailscale.tags", "tailscale_tags", tags, [],
+        "Tags to join with, like tag:k8s. Headscale's policy must let this node's user own them.",
+        env="HEADCNI_TAILSCALE_TAGS",
+    ),
+    Setting(
+        "tailscale.acceptDns", "accept_dns", boolean, False,
+        "Let tailscaled write the node's resolv.conf. Pods can use MagicDNS without it.",
+        env="HEADCNI_TAILSCALE_ACCEPT_DNS", live=True,
     ),
     Setting(
         "kube.mode", "kube_mode", choice("off", planned="auto"), "off",
@@ -270,6 +235,8 @@ BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
 
 def as_text(value: Any) -> str:
     """As it could be written in a flag or variable."""
+    if value is None:
+        return ""
     if isinstance(value, tuple | list):
         return ",".join(str(item) for item in value)
     return str(value).lower() if isinstance(value, bool) else str(value)

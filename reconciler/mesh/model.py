@@ -52,6 +52,7 @@ class Tailnet:
     peers: Mapping[str, Peer] = field(default_factory=dict)  # by key
     magic_suffix: str = ""
     magic_enabled: bool = False
+    owner: str = ""  # the user, or the tag, that this node belongs to; empty: not told
 
     @property
     def running(self) -> bool:

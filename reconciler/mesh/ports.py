@@ -57,11 +57,16 @@ class Echo:
     rtt_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    why: str
+
+
 class Prober(Protocol):
     async def ask(
         self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
-    ) -> Echo | None:
-        """A datagram from one of this node's addresses to another node's daemon; None: no answer in time."""
+    ) -> Echo | Unanswered:
+        """A datagram from one of this node's addresses to another node's daemon."""
 
 
 class MeshKernel(Protocol):

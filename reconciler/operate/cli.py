@@ -76,6 +76,8 @@ def build_parser() -> ArgumentParser:
     check.set_defaults(run=_plain("configure", "check"))
     daemon = verb("daemon", _plain("configure", "daemon"), "run the daemon in the foreground")
     _settings_flags(daemon)
+    _mesh_verbs(verb("mesh", _reading("mesh_status", "status"), "is the mesh in force on this node, and if not, why"))
+    _approver_flags(verb("approver", _plain("approver", "approver"), "approve the pod CIDRs of a list of nodes"))
     uninstall = verb("uninstall", _uninstall, "put the node back as it was before; the daemon must be stopped")
     uninstall.add_argument("--purge", action="store_true", help="cut off the pods that are left, forget the history")
     return parser
@@ -86,6 +88,50 @@ def _common(parser: ArgumentParser, formats: tuple[str, ...], state_dir: str | N
     parser.add_argument("--state-dir", metavar="DIR", default=state_dir, help=where)
     shapes = " | ".join(formats)
     parser.add_argument("-o", "--output", choices=formats, default=output, metavar="FORMAT", help=shapes)
+
+
+def _mesh_verbs(mesh: ArgumentParser) -> None:
+    verbs = mesh.add_subparsers(metavar="VERB")
+
+    def verb(name: str, run: Callable[[Namespace], Any], help: str) -> ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help)
+        _common(sub, FORMATS, SUPPRESS, SUPPRESS)
+        sub.set_defaults(run=run)
+        return sub
+
+    verb(
+        "status",
+        _reading("mesh_status", "status"),
+        "each link of the chain of each prefix of this node; also without VERB",
+    )
+    why = verb(
+        "why", _reading("mesh_why", "why"), "which link from this node to an address is broken, and how to mend it"
+    )
+    why.add_argument(
+        "query", metavar="POD|IP", help="pod of this node (name or namespace/name), or any pod's IP address"
+    )
+    verb(
+        "routes", _reading("mesh_status", "routes"), "what is advertised here and by whom, what is accepted from peers"
+    )
+    verb("dns", _reading("mesh_dns", "dns"), "how pods resolve names of the tailnet: what CoreDNS needs")
+    policy = verb("policy", _plain("mesh_policy", "policy"), "the autoApprovers for this cluster in Headscale's policy")
+    policy.add_argument("--owner", metavar="WHO", help="user@ or tag:NAME of the nodes; default: tailscale.tags")
+    policy.add_argument("--apply", action="store_true", help="put it there through Headscale's API")
+    _settings_flags(policy)
+    verb(
+        "repair",
+        _reading("mesh_repair", "repair"),
+        "have the daemon look and mend at once; waits, then shows the status",
+    )
+
+
+def _approver_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--nodes", metavar="FILE", required=True, help="YAML: name, podCIDRs and tailnet of each node")
+    parser.add_argument("--headscale-url", metavar="URL", required=True, help="Headscale's server_url")
+    parser.add_argument("--cluster-cidr", metavar="CIDR", required=True, action="append", help="the pods of all nodes")
+    parser.add_argument("--api-key-file", metavar="FILE", help="Headscale's API key; default: $HEADCNI_API_KEY")
+    parser.add_argument("--ca-file", metavar="FILE", help="authorities for its certificate; default: the system's")
+    parser.add_argument("--once", action="store_true", help="one round, print what it did, and exit")
 
 
 def _settings_flags(parser: ArgumentParser) -> None:

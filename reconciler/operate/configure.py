@@ -11,6 +11,7 @@ from typing import Any
 
 from cni.spec import Code, Refusal
 from reconciler.config import Config, Problem, load
+from reconciler.mesh.secrets import SECRETS, have_key
 from reconciler.operate.output import emit, table
 from reconciler.settings import SETTINGS, as_text
 
@@ -46,7 +47,8 @@ def daemon(args: Namespace) -> int | Refusal:
 
 
 def check(args: Namespace) -> int | Refusal:
-    loaded = _told(load({}, {}, Path(args.file)))
+    keys = {each.variable: os.environ.get(each.variable, "") for each in SECRETS}  # no file can hold these
+    loaded = _told(load({}, keys, Path(args.file)))
     if isinstance(loaded, Refusal):
         return loaded
     print(f"{args.file}: valid")
@@ -58,6 +60,7 @@ def config(args: Namespace) -> int | Refusal:
     if isinstance(loaded, Refusal):
         return loaded
     rows: list[Sequence[Any]] = [(s.key, getattr(loaded, s.field), loaded.origins[s.key]) for s in SETTINGS]
+    rows += [(each.variable, "set" if have_key(each.variable, None) else "not set", "environment") for each in SECRETS]
     if args.output in ("json", "yaml"):
         emit({key: {"value": _plain(value), "origin": origin} for key, value, origin in rows}, args.output)
         return 0
@@ -83,4 +86,4 @@ def _plain(value: Any) -> Any:
     """Numbers, booleans, text and lists of text: what JSON knows."""
     if isinstance(value, tuple):
         return [str(each) for each in value]
-    return value if isinstance(value, bool | int) else str(value)
+    return value if isinstance(value, bool | int | None) else str(value)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cni.spec import REMEDIES
+from reconciler.mesh.codes import REMEDIES as MESH_REMEDIES
+from reconciler.mesh.secrets import SECRETS
 from reconciler.operate.netkeys import IPAM, NETWORK, Key
 from reconciler.operate.states import arrows, mermaid, work
 from reconciler.settings import SETTINGS, as_text
@@ -56,14 +58,20 @@ def _states() -> str:
 
 
 def _errors() -> str:
-    rows = [(str(int(code)), what, cure) for code, (what, cure) in REMEDIES.items()]
+    titles = ("Code", "Means", "Cure")
     return _page(
         "Error codes",
         "What the plugin prints as `code` when a call fails. Codes below 100 are the CNI specification's, those from",
         "100 are HeadCNI's own and never change their meaning. The message of an error names field and value.",
         "Errors of an IPAM plugin that HeadCNI delegates to are passed on under that plugin's own code.",
         "",
-        *_table(("Code", "Means", "Cure"), rows),
+        *_table(titles, [(str(int(code)), *told) for code, told in REMEDIES.items()]),
+        "",
+        "## The mesh",
+        "None of these fails a call: a pod gets its network whatever the mesh does. They are told by `headcni status`,",
+        "`headcni mesh` and the daemon's log.",
+        "",
+        *_table(titles, [(str(int(trouble)), *told) for trouble, told in MESH_REMEDIES.items()]),
     )
 
 
@@ -78,6 +86,7 @@ def _configuration() -> str:
         )
         for s in SETTINGS
     ]
+    secrets = [(_code(secret.variable), _code(secret.file_key), secret.meaning) for secret in SECRETS]
     return _page(
         "Configuration",
         "The daemon has settings, one set for the node; the network configuration in /etc/cni/net.d comes with each",
@@ -91,6 +100,13 @@ def _configuration() -> str:
         "signal, the others at the next start.",
         "",
         *_table(("Key", "Flag", "Variable", "Default", "Meaning"), rows),
+        "",
+        "### Keys of Headscale",
+        "Neither is a setting: a key comes from its variable or, where that is empty, from the file that the setting",
+        "names; never from a flag or from the configuration file. A file holds the key and nothing else, and is read",
+        "whenever the key is needed, so a key can be renewed without a restart.",
+        "",
+        *_table(("Variable", "Or a file, named by", "Meaning"), secrets),
         "",
         "## The network configuration",
         "All problems are told at once, with code 7, field, value and cure. An unknown key has no effect and is warned",

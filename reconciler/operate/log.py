@@ -36,10 +36,20 @@ _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _SECRET_FIELD = re.compile(
     r"""(?ix)
-    ( (?: auth[_-]?key | api[_-]?key | private[_-]?key | token | passw(?:or)?d | secret ) [\w-]* ["']? \s*[=:]\s* )
+    ( (?: auth[_-]?key | api[_-]?key | private[_-]?key | token | passw(?:or)?d | secret )
+      (?! [\w-]*file\b ) [\w-]* ["']? \s*[=:]\s* )
     ( (?:bearer|basic)\s+\S+ | "(?:[^"\\]|\\.)*" | '[^']*' | [^\s,;&"'})\]]+ )"""
 )
-_SECRET_VALUE = re.compile(r"(?i)\b(?:(?:hs|ts)key-[\w-]+|privkey:[0-9a-f]+|(?<=bearer\s)[\w.~+/=-]{8,})")
+_SECRET_VALUE = re.compile(
+    r"""(?ix) \b
+    (?: (?:hs|ts)key-(?!authreq-)[\w-]+  # but authreq: what an operator needs to admit a node
+      | [0-9a-f]{48} \b                  # auth keys of Headscale before 0.28
+      | privkey:[0-9a-f]+
+      | (?<=bearer\s)[\w.~+/=-]{8,}
+    )"""
+)
+# API keys of Headscale before 0.28 look like any word with a dot in it, so only where something says what they are.
+_OLD_API_KEY = re.compile(r"(?i)(\bapi[ _-]?key\W{1,3})[\w-]{7}\.[\w-]{32}(?![\w-])")
 
 
 def setup(level: str, stream: TextIO | None = None) -> Refusal | None:
@@ -100,7 +110,9 @@ def quoted(text: str) -> str:
 
 
 def redacted(text: str) -> str:
-    return _SECRET_VALUE.sub(REDACTED, _SECRET_FIELD.sub(rf"\g<1>{REDACTED}", text))
+    text = _SECRET_FIELD.sub(rf"\g<1>{REDACTED}", text)
+    text = _OLD_API_KEY.sub(rf"\g<1>{REDACTED}", text)
+    return _SECRET_VALUE.sub(REDACTED, text)
 
 
 class Once:

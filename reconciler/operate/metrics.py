@@ -25,6 +25,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from reconciler.observe import Histogram, Observer
+from reconciler.operate.mesh_metrics import mesh
 from statemachine.attachment import State
 
 POOL_KINDS = ("size", "free", "held", "cooling", "reserved")
@@ -79,6 +80,13 @@ def _counted(seen: Observer) -> Iterator[Metric]:
         ("step", "outcome"),
         [((step, "ok" if ok else "failed"), histogram) for (step, ok), histogram in list(seen.steps.items())],
     )
+    yield _histogram(
+        "headscale_request_seconds",
+        "A request to Headscale's API.",
+        ("outcome",),
+        [(("ok" if ok else "failed",), histogram) for ok, histogram in list(seen.headscale_calls.items())],
+    )
+    yield _counter("mesh_repairs", "What was tried to mend the mesh.", "kind", seen.mesh_repairs)
 
 
 def _present(status: Status) -> Iterator[Metric]:
@@ -96,6 +104,7 @@ def _present(status: Status) -> Iterator[Metric]:
     yield _gauge("ready", "1 if this node can serve an ADD now.", value=status["ready"])
     enforced = status["network_policy"] == "enforced"
     yield _gauge("network_policy_enforced", "1 if NetworkPolicy is enforced.", value=enforced)
+    yield from mesh(status.get("mesh", {}))
     yield InfoMetricFamily("headcni_build", "The version that runs.", {"version": status["version"]})
 
 

@@ -33,9 +33,15 @@ NETWORK = (
     Key("enable_network_policy", "true", "**Not enforced yet**, and `headcni status` says so."),
     Key("runtimeConfig", "", "From the runtime, by capability. `ips`: the addresses to give."),
     Key("args", "", "`args.cni.ips`: the addresses to give. `CNI_ARGS` may hold `IP=` instead."),
-    Key("headscale_url", "", "Known, no effect yet: the mesh is not in this version."),
-    Key("tailscale_socket", "", "Known, no effect yet."),
-    Key("magic_dns", "", "Known, no effect yet."),
+    Key(
+        "magic_dns",
+        "",
+        "`enable` (default false), `base_domain`, `nameservers` (default 100.100.100.100; pods with IPv6 only need "
+        "fd7a:115c:a1e0::53), `search_domains`: added to `dns` in the result, whose own `domain` and search domains "
+        "come first. Most runtimes ignore a result's `dns`; `headcni mesh dns` prints what they need instead.",
+    ),
+    Key("headscale_url", "", "No effect: the daemon's `headscale.url` counts, and another one here is warned about."),
+    Key("tailscale_socket", "", "No effect: the daemon's `tailscale.socket` counts, as above."),
     Key("pod_cidr", "", "Must be a CIDR, as above, and has no effect: the daemon knows the node's pod CIDR."),
     Key("ipMasq", "", "Known, no effect: masquerade is the daemon's `network.masquerade`."),
     Key("capabilities", "", "Of libcni; no effect here."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -87,14 +87,27 @@ def _readiness(lives: bool, said: Status | None) -> str:
 def _said(said: Status | None) -> list[tuple[str, str]]:
     if said is None:
         return []
-    routes = said.mesh.get("static_routes") or []
-    static = f", {len(routes)} static route{'s'[: len(routes) != 1]}" if routes else ""
     return [
         ("pod CIDRs", " ".join(said.pod_cidrs)),
-        ("mesh", f"{said.mesh.get('mode', 'none')}{static}"),
+        ("mesh", _mesh(said.mesh)),
         ("policy", said.network_policy),
         ("warnings", "\n".join(said.warnings)),
     ]
+
+
+def _mesh(said: Mapping[str, Any]) -> str:
+    """In force, or the missing link; `headcni mesh status` has the rest."""
+    routes = said.get("static_routes") or []
+    text = f"{said.get('mode', 'none')}" + (f", {len(routes)} static route{'s'[: len(routes) != 1]}" if routes else "")
+    if "in_force" not in said:
+        return text
+    missing = [f"{prefix} is NOT in force: {each['what']}; {each['cure']}" for prefix, each in said["missing"].items()]
+    force = "\n".join(missing) or ("in force" if said["in_force"] else "nothing of this node's is announced")
+    peers = f"{said['peers_online']} of {said['peers']} peers online"
+    ways = f"{said['ways_reachable']} of {said['ways']} pod ranges of other nodes answer"
+    wrong = len(said["findings"])
+    more = f"\n{wrong} finding{'s'[: wrong != 1]}, see `headcni mesh status`" if wrong else ""
+    return f"{text}: {force}\n{peers}, {ways}{more}"
 
 
 def _counts(live: Sequence[Found]) -> dict[str, int]:

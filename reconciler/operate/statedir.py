@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cni.plugin import daemon_lives
 from cni.spec import Code, Refusal
@@ -20,6 +21,10 @@ from reconciler.store import read_bytes
 from statemachine import attachment, history, intent
 from statemachine.attachment import Attachment, Damaged, UnknownVersion
 from statemachine.intent import Intent, IntentName
+
+if TYPE_CHECKING:
+    from reconciler.mesh.model import View
+    from reconciler.settings import Network
 
 Content = TypeVar("Content")
 
@@ -88,6 +93,16 @@ class StateDir:
 
     def status(self) -> Status | None:
         return self._read("status.json", decode_status)
+
+    def cluster_cidrs(self) -> tuple[Network, ...]:
+        """As the daemon was told; none if it has not said."""
+        said = self.status()
+        return tuple([ip_network(each) for each in said.mesh.get("cluster_cidrs", ())]) if said else ()
+
+    def mesh_view(self) -> View | None:
+        from reconciler.mesh.viewfile import FILE, decode_view
+
+        return self._read(FILE, decode_view)
 
     def daemon_lives(self) -> bool:
         return daemon_lives(os.fsencode(self.root))

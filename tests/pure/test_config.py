@@ -180,7 +180,6 @@ def test_the_share_of_a_node(given):
         ("network.mtu", "575", "out of range", "0 or 576 to 65535"),
         ("network.mtu", "-1", "out of range", "whole number"),
         ("network.mtu", True, "out of range", "whole number"),
-        ("mesh.mode", "tailscale", "not in this version", "write none"),
         ("mesh.mode", "flannel", "unknown", "one of none"),
         ("kube.mode", "auto", "not in this version", "write off"),
         ("metrics.address", "localhost", "not an IP address", "127.0.0.1"),

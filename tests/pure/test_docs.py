@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from cni.spec import REMEDIES, Code
+from reconciler.mesh import codes
+from reconciler.mesh.codes import Trouble
+from reconciler.mesh.secrets import SECRETS
 from reconciler.operate.docs import pages
 from reconciler.operate.states import mermaid
 from reconciler.operate.status import Status
@@ -30,9 +33,20 @@ def test_the_diagram_is_the_output_of_the_command(capsys):
     assert mermaid() in pages()["states.md"]
 
 
-def test_every_code_has_a_cure():
-    assert set(REMEDIES) == set(Code)
-    assert all(what and cure for what, cure in REMEDIES.values())
+@pytest.mark.parametrize(("codes", "remedies"), [(Code, REMEDIES), (Trouble, codes.REMEDIES)])
+def test_every_code_has_a_cure_and_is_in_the_page(codes, remedies):
+    assert set(remedies) == set(codes)
+    assert all(what and cure for what, cure in remedies.values())
+    rows = [line.split(" | ")[0] for line in pages()["errors.md"].splitlines()]
+    assert [int(code) for code in codes if f"| {int(code)}" not in rows] == []
+
+
+def test_no_code_means_two_things():
+    assert {int(code) for code in Code} & {int(trouble) for trouble in Trouble} == set()
+
+
+def test_the_variables_that_hold_a_key_are_described():
+    assert [each.variable for each in SECRETS if f"| `{each.variable}` |" not in pages()["configuration.md"]] == []
 
 
 def test_a_cure_that_runs_the_plugin_names_its_path_and_does_not_wait_for_input():

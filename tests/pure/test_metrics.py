@@ -32,6 +32,13 @@ PROMISED = {
     "headcni_quarantined_files",
     "headcni_ready",
     "headcni_network_policy_enforced",
+    "headcni_mesh_up",
+    "headcni_mesh_prefix_in_force",
+    "headcni_mesh_peers",
+    "headcni_mesh_ways",
+    "headcni_mesh_troubles",
+    "headcni_mesh_repairs",
+    "headcni_headscale_request_seconds",
     "headcni_build_info",
     "process_resident_memory_bytes",
     "process_cpu_seconds",
@@ -109,6 +116,54 @@ def test_the_gauges_are_the_status():
     assert samples["headcni_ready",] == 1
     assert samples["headcni_network_policy_enforced",] == 0
     assert samples["headcni_build_info", "1.2.3"] == 1
+
+
+MESH = {
+    "mode": "tailscale",
+    "member": True,
+    "in_force": {"10.244.1.0/24": True, "fd00:244:1::/64": False},
+    "missing": {"fd00:244:1::/64": {"code": 132, "what": "it is not approved", "cure": "approve it"}},
+    "findings": [{"code": 138, "what": "lost", "cure": ""}, {"code": 132, "what": "another", "cure": ""}],
+    "peers": 5,
+    "peers_online": 4,
+    "ways": 9,
+    "ways_reachable": 6,
+    "ways_unreachable": 2,
+}
+
+
+def test_the_mesh_is_the_status():
+    samples = _samples(Observer(), STATUS | {"mesh": MESH})
+    assert samples["headcni_mesh_up",] == 1
+    assert samples["headcni_mesh_prefix_in_force", "10.244.1.0/24"] == 1
+    assert samples["headcni_mesh_prefix_in_force", "fd00:244:1::/64"] == 0
+    assert (samples["headcni_mesh_peers", "online"], samples["headcni_mesh_peers", "offline"]) == (4, 1)
+    ways = [samples["headcni_mesh_ways", state] for state in ("reachable", "unreachable", "unknown")]
+    assert ways == [6, 2, 1]
+    assert (samples["headcni_mesh_troubles", "132"], samples["headcni_mesh_troubles", "138"]) == (2, 1)
+
+
+@pytest.mark.parametrize("mesh", [{"mode": "none", "static_routes": []}, {"mode": "tailscale"}])
+def test_a_mesh_that_is_off_or_was_not_looked_at_has_no_samples(mesh):
+    samples = _samples(Observer(), STATUS | {"mesh": mesh})
+    assert [name for name, *_ in samples if name.startswith("headcni_mesh")] == []
+
+
+def test_a_node_that_is_no_member_is_not_up():
+    assert _samples(Observer(), STATUS | {"mesh": MESH | {"member": False}})["headcni_mesh_up",] == 0
+
+
+def test_requests_to_headscale_and_repairs_are_counted():
+    observer = Observer()
+    observer.headscale(0.06, True)
+    observer.headscale(3.0, False)
+    observer.mesh_repair("refresh")
+    observer.mesh_repair("refresh")
+    samples = _samples(observer)
+    assert samples["headcni_headscale_request_seconds_bucket", "0.05", "ok"] == 0
+    assert samples["headcni_headscale_request_seconds_bucket", "0.075", "ok"] == 1
+    assert samples["headcni_headscale_request_seconds_count", "failed"] == 1
+    assert samples["headcni_mesh_repairs_total", "refresh"] == 2
 
 
 def test_two_registries_do_not_meet():

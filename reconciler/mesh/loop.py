@@ -1,0 +1,308 @@
+"""The mesh's loop: look, join, prefer, announce, judge, mend, publish. Everything else in this folder is used here.
+
+A turn is made when something happened and every thirty seconds, more often while something does not hold. However much
+happens, turns are rationed by what they cost: after one that took 5 ms of CPU comes a quarter of a second of rest, so a
+tailnet of a thousand restless peers costs one or two per cent of a core and not more. News of this node itself are
+not made to wait.
+
+A fault in here goes up to the daemon's supervisor, which logs it and runs this anew; pods are not concerned by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cni.spec import Refusal
+from reconciler.config import Config
+from reconciler.mesh.acts import Actor, Outside, Settling
+from reconciler.mesh.control.backend import Generation
+from reconciler.mesh.findings import dated, findings
+from reconciler.mesh.look import Looker, set_within
+from reconciler.mesh.model import Chain, Finding, Prefs, Tailnet, View, Way
+from reconciler.mesh.policy import snippet
+from reconciler.mesh.preferences import exit_node_warning
+from reconciler.mesh.record import in_order
+from reconciler.mesh.repair import Repair
+from reconciler.mesh.verify import Seen, judge
+from reconciler.mesh.witness import GiveAnswer, HeardHint, Probing, Witness
+from reconciler.settings import Network
+from reconciler.store import Store
+
+log = logging.getLogger("headcni")
+
+RELIST = 30.0  # seconds between turns without any event
+UNEASY = 1.0  # while something does not hold
+SHORTEST = 0.2
+REST_FOR_WORK = 50.0  # seconds of rest for each second of CPU
+LIST_EVERY = 30.0  # seconds, for Headscale; it pays 60 ms for each list
+LIST_FOR_EACH_NODE = 0.3  # and more in large clusters
+LIST_UNEASY = 2.0
+FILTER_EVERY = 60.0
+REPAIR_FILE = "mesh-repair"
+
+
+MakeProbe = Callable[[GiveAnswer, HeardHint], Probing]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Of the daemon."""
+
+    config: Callable[[], Config]
+    wanted: Callable[[], frozenset[Network]]  # what is to be announced now
+    in_use: Callable[[], frozenset[Network]]  # pools that pods have addresses of
+    publish: Callable[[View], None]
+    forward_drops: Callable[[], bool | None]  # blocking
+
+
+class Mesh:
+    def __init__(
+        self, out: Outside, needs: Needs, store: Store, looker: Looker, make_probe: MakeProbe, seed: str
+    ) -> None:
+        config = needs.config()
+        self._out = out
+        self._needs = needs
+        self._store = store
+        self._looker = looker
+        self._actor = Actor(out, store, looker, needs.config)
+        self._repair = Repair(config.mesh_approval, config.cluster_cidrs)
+        self._cluster = config.cluster_cidrs
+        self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._chains: dict[Network, Chain] = {}
+        self._findings: tuple[Finding, ...] = ()
+        self._ways: dict[tuple[str, Network], Way] = {}
+        self._device_index = 0
+        self._listed_at = self._filter_at = float("-inf")
+        self.witness = Witness(looker, self._own, self._cluster, self.now, seed)
+        self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
+        self.witness.use(self._probe)
+
+    def _own(self) -> tuple[Network, ...]:
+        return in_order(self._wanted())
+
+    def _wanted(self) -> frozenset[Network]:
+        """An earlier pod CIDR is withdrawn when the last pod of it is gone."""
+        return self._needs.wanted() | (self._actor.ours & self._needs.in_use())
+
+    def soon(self) -> None:
+        self._wake.set()
+
+    def now(self) -> None:
+        """Something happened to this node itself."""
+        self._repair.news()
+        self._urgent.set()
+        self._wake.set()
+
+    # --- tasks
+
+    async def run(self) -> None:
+        self._actor.load()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hear())
+            tasks.create_task(self.witness.run())
+            tasks.create_task(self._obey())
+            tasks.create_task(self._turns())
+
+    async def _hear(self) -> None:
+        async for notice in self._out.tailscaled.watch():
+            if notice.advertise is not None:
+                self._actor.heard_routes(notice.advertise)
+            if notice.error:
+                self._actor.login_error = notice.error
+            if notice.reconnected or (notice.about_me and not self._looker.refreshing):
+                self._looker.doubt()
+                self.now()
+            elif notice.advertise is not None:
+                self.now()
+            else:
+                self.soon()
+
+    async def _obey(self) -> None:
+        """`headcni mesh repair` leaves a file."""
+        path = self._store.root / REPAIR_FILE
+        while True:
+            if path.exists():
+                path.unlink(missing_ok=True)
+                log.info("mesh: an operator asks for repair: budgets and fights begin anew")
+                self._repair.reset()
+                self._actor.reset()
+                self._looker.doubt()
+                self.now()
+            await asyncio.sleep(1.0)
+
+    async def _turns(self) -> None:
+        while True:
+            began = time.thread_time()
+            self._wake.clear()
+            self._urgent.clear()
+            await self._turn()
+            await self._rest(time.thread_time() - began)
+
+    async def _rest(self, cost: float) -> None:
+        """At least a little; then until something happens."""
+        if not await set_within(self._urgent, max(SHORTEST, REST_FOR_WORK * cost)):
+            await set_within(self._wake, UNEASY if self._uneasy() else RELIST)
+        else:
+            await asyncio.sleep(SHORTEST)
+
+    def _uneasy(self) -> bool:
+        return any(not chain.in_force for chain in self._chains.values()) or self._repair.suspects
+
+    # --- one turn
+
+    async def _turn(self) -> None:
+        wanted = self._wanted()
+        await self._looker.tailscale()
+        await self._look_at_filter()
+        self._looker.unjoined = await self._actor.be_member()
+        self._looker.settling = isinstance(self._looker.unjoined, Settling)
+        joined = self._looker.unjoined is None
+        if joined or self._stopped():
+            await self._actor.set_preferences()
+        if joined:
+            await self._actor.keep_announced(wanted)
+            await self._list_nodes()
+        self._notice_restart()
+        self.witness.peers_changed()
+        self.witness.hint_who_looks_different()
+        self._listen()
+        seen = self._judge(wanted)
+        mends = self._repair.plan(seen, tuple(self._chains.values()))
+        for mend in mends:
+            await self._actor.mend(mend, wanted)
+        if mends:
+            seen = self._judge(wanted)
+        self.witness.schedule.hurry(self._uneasy())
+        self._publish(seen)
+
+    def _stopped(self) -> bool:
+        tailnet = self._looker.tailnet
+        return isinstance(tailnet, Tailnet) and tailnet.state == "Stopped" and bool(self._needs.config().headscale_url)
+
+    async def _look_at_filter(self) -> None:
+        prefs, now = self._looker.prefs, self._looker.now()
+        if not isinstance(prefs, Prefs) or prefs.raw.get("NetfilterMode") == 2 or now - self._filter_at < FILTER_EVERY:
+            return
+        self._filter_at = now
+        self._looker.forward_drops = await asyncio.to_thread(self._needs.forward_drops)
+
+    async def _list_nodes(self) -> None:
+        if self._out.headscale is None:
+            return
+        control = self._looker.control
+        every = LIST_EVERY + LIST_FOR_EACH_NODE * (len(control) if isinstance(control, tuple) else 0)
+        if self._uneasy() or self._looker.doubted_at > self._looker.control_at:
+            every = LIST_UNEASY
+        if self._looker.now() - self._listed_at < every:
+            return
+        await self._looker.headscale(self._out.headscale)
+        self._listed_at = self._looker.now()
+
+    def _notice_restart(self) -> None:
+        """tailscaled makes its interface anew each time; sessions that others believe alive are mended by traffic."""
+        device = self._looker.kernel.device
+        index = device.index if device else 0
+        if index and index != self._device_index:
+            if self._device_index:
+                self._looker.doubt()
+            self.witness.schedule.restarted(self._looker.now())
+        self._device_index = index or self._device_index
+
+    def _listen(self) -> None:
+        tailnet = self._looker.tailnet
+        if isinstance(tailnet, Tailnet):
+            deaf = self._probe.set_addresses([*tailnet.me.addresses, *self.witness.gateways()])
+            self._actor.note("probe", deaf[0] if deaf else None)
+
+    def _judge(self, wanted: frozenset[Network]) -> Seen:
+        self._looker.deliveries = self.witness.deliveries()
+        seen = self._looker.seen()
+        cure = self._approval_cure()
+        self._chains = {each: judge(each, seen, self._chains.get(each), cure) for each in self._own()}
+        return seen
+
+    def _approval_cure(self) -> str:
+        config = self._needs.config()
+        if config.mesh_approval == "approver":
+            return "see that `headcni approver` runs, and that its list has this node with this pod CIDR"
+        if config.mesh_approval == "key":
+            return "the daemon approves it with its API key; see the other findings if it cannot"
+        tailnet = self._looker.tailnet
+        owner = (tailnet.owner if isinstance(tailnet, Tailnet) else "") or "USER@"
+        policy = " ".join(snippet(config.cluster_cidrs, owner, Generation.APPROVALS).split())
+        return f"add to Headscale's policy (`headcni mesh policy` prints it): {policy}"
+
+    # --- telling
+
+    def _publish(self, seen: Seen) -> None:
+        found = [*findings(seen, self._own(), self._cluster, self._needs.config().mtu)]
+        found += [Finding(kind, trouble) for kind, trouble in self._actor.troubles.items()]
+        if isinstance(seen.prefs, Prefs) and (warning := exit_node_warning(seen.prefs)):
+            found.append(warning)
+        before, self._findings = self._findings, dated(found, self._findings, seen.wall)
+        _log_news(before, self._findings)
+        self._needs.publish(self._view(seen))
+
+    def _view(self, seen: Seen) -> View:
+        ways = self._ways_to_others(seen)
+        view = View(
+            written=seen.wall,
+            state="unreachable",
+            device=seen.kernel.device,
+            chains=tuple(self._chains.values()),
+            ways=ways,
+            findings=self._findings,
+            log=tuple(self._actor.done),
+        )
+        if isinstance(seen.prefs, Prefs):
+            ours = {str(each) for each in self._actor.ours}
+            view = replace(
+                view,
+                control_url=seen.prefs.control_url,
+                foreign=tuple([route for route in seen.prefs.advertise if route not in ours]),
+                accepts_dns=bool(seen.prefs.raw.get("CorpDNS")),
+            )
+        if isinstance(seen.tailnet, Tailnet):
+            net = seen.tailnet
+            view = replace(
+                view,
+                state=net.state,
+                version=net.version,
+                name=net.me.name,
+                dns_name=net.me.dns_name,
+                addresses=net.me.addresses,
+                peers=len(net.peers),
+                peers_online=sum(peer.online for peer in net.peers.values()),
+                magic_suffix=net.magic_suffix,
+                magic_enabled=net.magic_enabled,
+            )
+        return view
+
+    def _ways_to_others(self, seen: Seen) -> tuple[Way, ...]:
+        if isinstance(seen.tailnet, Refusal):
+            return tuple(self._ways.values())
+        ways = {}
+        for peer in seen.tailnet.peers.values():
+            path = f"direct {peer.direct}" if peer.direct else f"relay {peer.relay}" if peer.relay else ""
+            for route in self.witness.pod_routes(peer):
+                earlier = self._ways.get((peer.key, route))
+                state, rtt = self.witness.delivered(route, earlier.delivered if earlier else None, seen.wall)
+                routed = route in seen.kernel.routed
+                ways[peer.key, route] = Way(route, peer.key, peer.name, peer.online, routed, state, rtt, path)
+        self._ways = ways
+        return tuple(ways.values())
+
+
+def _log_news(before: tuple[Finding, ...], now: tuple[Finding, ...]) -> None:
+    known, present = {each.key for each in before}, {each.key for each in now}
+    for each in now:
+        if each.key not in known:
+            log.warning("mesh: code=%d %s", each.trouble.code, each.trouble)
+    for each in before:
+        if each.key not in present:
+            log.info("mesh: over: code=%d %s", each.trouble.code, each.trouble.msg)

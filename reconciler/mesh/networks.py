@@ -1,0 +1,30 @@
+"""Comparing networks of which one may be IPv4 and the other IPv6: such two have nothing in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
+
+from reconciler.settings import IpAddress, Network
+
+
+def covers(outer: Network, inner: Network) -> bool:
+    if isinstance(outer, IPv4Network) and isinstance(inner, IPv4Network):
+        return inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and isinstance(inner, IPv6Network) and inner.subnet_of(outer)
+
+
+def overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def within(networks: Iterable[Network], outers: Iterable[Network]) -> list[Network]:
+    """Those that lie inside one of `outers`, sorted."""
+    outers = tuple(outers)
+    found = [each for each in networks if any(covers(outer, each) for outer in outers)]
+    return sorted(found, key=lambda each: (each.version, int(each.network_address), each.prefixlen))
+
+
+def gateway(network: Network) -> IpAddress:
+    """The address that a node has in its own pod range: the first one after the network's."""
+    return network.network_address + (1 if network.num_addresses > 1 else 0)

@@ -1,0 +1,140 @@
+"""What may be tried when a link does not hold, and how often. Pure, but for the memory of what was tried.
+
+Each act has a budget, so that a mesh that cannot be mended is left alone and reported, not shaken. None of them cuts
+traffic that flows: re-announcing concerns a prefix that nobody is sent anyway, and accept-routes is toggled only where
+a route that a pod needs is missing.
+
+- *refresh* (`start {}`): where nothing else can tell what is so, or where all witnesses fell silent at once. It is also
+  how a node learns that it was deleted.
+- *approve*: with a key on this node, as often as needed; failures back off.
+- *re-announce*: served by nobody, although announced. Headscale up to 0.25 forgets an approval with the
+  announcement, so this is left out where a person or an approver must approve.
+- *toggle accept-routes*: tailscaled never restores a route that somebody deleted from its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reconciler.mesh.budget import Budget
+from reconciler.mesh.model import Chain, Holds, Link, Prefs, Tailnet
+from reconciler.mesh.networks import within
+from reconciler.mesh.verify import WITNESS_FRESH, Seen
+from reconciler.settings import Network
+
+PATIENCE = 20.0  # seconds before an announcement is made again
+MISSING = 3.0  # seconds before a route is taken for lost
+FIRST_REFRESH, LAST_REFRESH = 5.0, 300.0
+
+
+class Act(StrEnum):
+    REFRESH = "refresh"
+    APPROVE = "approve"
+    REANNOUNCE = "announce again"
+    TOGGLE = "toggle accept-routes"
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    act: Act
+    prefixes: tuple[Network, ...] = ()
+    why: str = ""
+
+
+class Repair:
+    def __init__(self, approval: str, cluster: Iterable[Network]) -> None:
+        self._approval = approval
+        self._cluster = tuple(cluster)
+        self._reannounce = Budget(3, 600.0)
+        self._toggle = Budget(3, 600.0)
+        self._refresh_again = FIRST_REFRESH
+        self._refresh_at = float("-inf")
+        self._missing_since: float | None = None
+
+    def reset(self) -> None:
+        """An operator says `repair`."""
+        self.__init__(self._approval, self._cluster)  # type: ignore[misc]
+
+    @property
+    def suspects(self) -> bool:
+        """It waits for a moment to pass before it acts."""
+        return self._missing_since is not None
+
+    def news(self) -> None:
+        """Something happened to this node: the next refresh need not wait for long."""
+        self._refresh_again = FIRST_REFRESH
+
+    def plan(self, seen: Seen, chains: tuple[Chain, ...]) -> list[Mend]:
+        if seen.unjoined is not None or not isinstance(seen.tailnet, Tailnet) or not isinstance(seen.prefs, Prefs):
+            return []
+        found = [self._approve(seen, chains), self._announce_again(seen, chains), self._lost_routes(seen)]
+        return [mend for mend in (*found, self._refresh(seen, chains)) if mend is not None]
+
+    def _approve(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
+        own = seen.own
+        if self._approval != "key" or own is None:
+            return None
+        missing = tuple(chain.prefix for chain in chains if _announced(chain) and chain.prefix not in own.approved)
+        return Mend(Act.APPROVE, missing, "announced, not approved") if missing else None
+
+    def _announce_again(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
+        idle = tuple(chain.prefix for chain in chains if self._served_by_nobody(chain, seen))
+        if not idle or not self._reannounce.take(seen.at):
+            return None
+        return Mend(Act.REANNOUNCE, idle, "announced, but sent to nobody")
+
+    def _served_by_nobody(self, chain: Chain, seen: Seen) -> bool:
+        serving, approved = chain.links[Link.SERVING], chain.links[Link.APPROVED]
+        if serving.holds is not Holds.NO or not _announced(chain) or "instead" in serving.evidence:
+            return False
+        if seen.wall - serving.since < PATIENCE:
+            return False
+        return approved.holds is Holds.YES or (self._approval == "auto" and approved.trouble is not None)
+
+    def _lost_routes(self, seen: Seen) -> Mend | None:
+        assert isinstance(seen.tailnet, Tailnet)
+        assert isinstance(seen.prefs, Prefs)
+        lost: list[Network] = []
+        if seen.kernel.device is not None and seen.prefs.raw.get("RouteAll"):
+            shown = {route for peer in seen.tailnet.peers.values() if peer.online for route in peer.routes}
+            lost = within(shown - seen.kernel.routed, self._cluster)
+        if not lost:
+            self._missing_since = None
+            return None
+        if self._missing_since is None:
+            self._missing_since = seen.at
+        if seen.at - self._missing_since < MISSING or not self._toggle.take(seen.at):
+            return None
+        self._missing_since = None
+        return Mend(Act.TOGGLE, tuple(lost), "shown by the control server, but not in tailscaled's table")
+
+    def _refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
+        why = self._reason_to_refresh(seen, chains)
+        if not why:
+            return None
+        if seen.at < self._refresh_at:
+            return None
+        self._refresh_at = seen.at + self._refresh_again
+        self._refresh_again = min(LAST_REFRESH, self._refresh_again * 2)
+        return Mend(Act.REFRESH, (), why)
+
+    def _reason_to_refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> str:
+        """Where Headscale or a witness can be asked, their word is better, and comes by itself."""
+        if isinstance(seen.control, tuple):
+            return "" if seen.own is not None else "Headscale's list does not have this node"
+        heard = max([report.at for report in seen.reports.values()], default=None)
+        if heard is not None:
+            return "all witnesses fell silent" if seen.at - heard > WITNESS_FRESH else ""
+        if seen.refreshed_at < seen.doubted_at or any(_unknown(chain) for chain in chains):
+            return "nobody else can tell whether this node's prefixes are served"
+        return "the last proof is old" if seen.at - seen.refreshed_at > LAST_REFRESH else ""
+
+
+def _unknown(chain: Chain) -> bool:
+    return chain.links[Link.SERVING].holds is Holds.UNKNOWN
+
+
+def _announced(chain: Chain) -> bool:
+    return chain.links[Link.ANNOUNCED].holds is Holds.YES

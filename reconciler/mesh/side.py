@@ -1,0 +1,153 @@
+"""What the daemon has of the mesh: the advertiser for its engine, the loop beside it, and what both tell.
+
+The daemon starts it and asks it; nothing that happens in here can stop or delay a pod. Before the loop has looked for
+the first time, pods are "not yet" advertised, and their MTU is that of the interface that is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+from typing import Any
+
+from reconciler.config import Config
+from reconciler.mesh.advertiser import MeshAdvertiser, hosts
+from reconciler.mesh.loop import Mesh, Needs
+from reconciler.mesh.model import Device, View
+from reconciler.mesh.mover import Mover
+from reconciler.mesh.networks import gateway
+from reconciler.mesh.viewfile import FILE, encode_view, summary
+from reconciler.node.host import Host
+from reconciler.node.meshlink import MeshLink, forward_drops
+from reconciler.node.wish import HostWish
+from reconciler.observe import Observer
+from reconciler.ports import Clock
+from reconciler.settings import IpAddress, Network
+from reconciler.store import Store
+from statemachine.attachment import Attachment, State
+from statemachine.machine import Event
+
+log = logging.getLogger("headcni")
+
+FENCE_SECONDS = 1.0
+LIVE = (State.ALLOCATED, State.WIRED, State.ADVERTISED)
+
+
+class MeshSide:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        store: Store,
+        host: Host,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._host = host
+        self._clock = clock
+        self._observer = observer
+        self._link = MeshLink()
+        self._device: Device | None = None
+        self._mesh: Mesh | None = None
+        self._records: Callable[[], Mapping[str, Attachment]] = dict
+        self._mover: Mover | None = None
+        self._changed: Callable[[], None] = lambda: None
+        self._summary: Mapping[str, Any] = {}
+        self.advertiser = MeshAdvertiser(self._attachments_changed)
+
+    def attend(
+        self,
+        records: Callable[[], Mapping[str, Attachment]],
+        post: Callable[[str, Event], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """The engine's side: its records, how to tell one of them something, and that `summary` has changed."""
+        self._records = records
+        self._mover = Mover(self.advertiser, records, post)
+        self._changed = changed
+
+    # --- for the daemon
+
+    def summary(self) -> Mapping[str, Any]:
+        return self._summary
+
+    def mtu(self) -> int:
+        """Of the mesh's interface; 0: there is none."""
+        if self._device is None:
+            self._device = self._link.look(()).device
+        return self._device.mtu if self._device else 0
+
+    def fenced(self, wish: HostWish) -> HostWish:
+        """With what keeps pod packets inside the mesh, and local ones on the node."""
+        config = self._config()
+        return HostWish(
+            pod_cidrs=wish.pod_cidrs,
+            cluster_cidrs=wish.cluster_cidrs,
+            masquerade=wish.masquerade,
+            ipv6=wish.ipv6,
+            static_routes=wish.static_routes,
+            fence=config.cluster_cidrs if config.fail_closed else (),
+            guard=(*config.pod_cidrs, *config.service_cidrs, *config.guard),
+            gateways=self._gateways(),
+        )
+
+    def _gateways(self) -> tuple[IpAddress, ...]:
+        return tuple([gateway(cidr) for cidr in self._config().pod_cidrs])
+
+    # --- tasks
+
+    async def run(self) -> None:
+        from reconciler.mesh import assemble  # late: see there
+
+        needs = Needs(self._config, self._wanted, self._in_use, self._publish, forward_drops)
+        try:
+            await assemble.run(needs, self._store, self._clock, self._link, self._observer, self._made)
+        finally:
+            self._mesh = None
+
+    def _made(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    async def watch(self) -> None:
+        """The fence keeps packets from leaving in clear, so it is looked at each second; and so is what hides."""
+        while True:
+            if await asyncio.to_thread(self._host.fence_problems):
+                for problem in await asyncio.to_thread(self._host.close_the_way_out):
+                    log.warning("mesh: fence: %s", problem)
+            if self._mover is not None:
+                self._mover.look(self._clock.mono_ns() / 1e9)
+            await asyncio.sleep(FENCE_SECONDS)
+
+    # --- for the loop
+
+    def _wanted(self) -> frozenset[Network]:
+        config = self._config()
+        if config.mesh_advertise == "node":
+            return frozenset(config.pod_cidrs)
+        live = [record for record in self._records().values() if record.state in LIVE]
+        return frozenset(host for record in live for host in hosts(record))
+
+    def _in_use(self) -> frozenset[Network]:
+        """Pools that pods have addresses of; one of an earlier pod CIDR stays announced as long as it is among them."""
+        return frozenset(ip_network(each.pool) for record in self._records().values() for each in record.addresses)
+
+    def _attachments_changed(self) -> None:
+        if self._mesh is not None and self._config().mesh_advertise == "pod":
+            self._mesh.soon()
+
+    def _publish(self, view: View) -> None:
+        before, self._device = self._device, view.device or self._device
+        if before is not None and view.device is not None and before.mtu != view.device.mtu:
+            log.info("mesh: MTU of %s: %d -> %d; new pods get it", view.device.name, before.mtu, view.device.mtu)
+        self._store.write(FILE, encode_view(view))
+        told = summary(view)
+        if told != self._summary:
+            self._summary = told
+            self._changed()
+        if self.advertiser.chains != view.chains:
+            self.advertiser.chains = view.chains
+            if self._mover is not None:
+                self._mover.look(self._clock.mono_ns() / 1e9)

@@ -1,0 +1,238 @@
+"""Being asked by other nodes' daemons, and asking them: the probe, its schedule and what was last looked at, joined.
+
+A node is answered only by what it is: the member of the tailnet whose address, or whose pod range, the question came
+from; and told only how its own prefixes look from here. Whoever asked lately and then looks different gets a hint
+to ask again, so a change is known there as soon as it is seen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cni.spec import Refusal
+from reconciler.mesh.codes import Trouble
+from reconciler.mesh.look import Looker, set_within
+from reconciler.mesh.model import Holds, LinkState, Peer, Prefs, Sight, Tailnet
+from reconciler.mesh.networks import gateway, within
+from reconciler.mesh.ports import Echo, Unanswered
+from reconciler.mesh.schedule import Ask, Purpose, Schedule
+from reconciler.mesh.verify import Delivery
+from reconciler.mesh.wire import MAX_PREFIXES, Answer
+from reconciler.settings import IpAddress, Network
+
+WITHIN = 1.5  # seconds for an answer
+ASKED_LATELY = 30.0
+MOST_ASKERS = 1024
+
+
+class Probing(Protocol):
+    """The probe, as it is used here."""
+
+    def set_addresses(self, addresses: Sequence[IpAddress]) -> Sequence[Refusal]: ...
+
+    async def ask(
+        self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
+    ) -> Echo | Unanswered: ...
+
+    def hint(self, source: IpAddress, target: IpAddress) -> None: ...
+
+
+class Silent:
+    """Where mesh.probePort is 0: nobody is asked, nobody is answered."""
+
+    def set_addresses(self, addresses: Sequence[IpAddress]) -> Sequence[Refusal]:
+        return ()
+
+    async def ask(
+        self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
+    ) -> Echo | Unanswered:
+        return Unanswered("mesh.probePort is 0")
+
+    def hint(self, source: IpAddress, target: IpAddress) -> None:
+        return
+
+
+GiveAnswer = Callable[[IpAddress, tuple[Network, ...]], Answer | None]
+HeardHint = Callable[[IpAddress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    at: float
+    routes: frozenset[Network]  # as it was sent them when it was answered
+
+
+class Witness:
+    def __init__(
+        self,
+        looker: Looker,
+        own: Callable[[], tuple[Network, ...]],
+        cluster: tuple[Network, ...],
+        news: Callable[[], None],
+        seed: str,
+    ) -> None:
+        """`own`: this node's prefixes. `news` is called when what a witness says of us has changed."""
+        self._looker = looker
+        self._prober: Probing = Silent()
+        self._own = own
+        self._cluster = cluster
+        self._news = news
+        self.schedule = Schedule(seed)
+        self._askers: dict[IpAddress, Asker] = {}
+        self._hinted: set[IpAddress] = set()
+        self._hint_came = asyncio.Event()
+
+    def use(self, prober: Probing) -> None:
+        """It asks back here, so it can only be made after this."""
+        self._prober = prober
+
+    # --- being asked
+
+    def answer(self, source: IpAddress, prefixes: tuple[Network, ...]) -> Answer | None:
+        peer = self._looker.index.who_is(source)
+        prefs, tailnet = self._looker.prefs, self._looker.tailnet
+        if peer is None or not isinstance(tailnet, Tailnet):
+            return None
+        self._remember(peer)
+        sights = tuple([self._looker.sight(peer, prefix) for prefix in prefixes])
+        accepts = isinstance(prefs, Prefs) and bool(prefs.raw.get("RouteAll"))
+        return Answer(tailnet.me.name, self._own()[:MAX_PREFIXES], sights, accepts)
+
+    def heard_hint(self, source: IpAddress) -> None:
+        """A node says that it sees us differently now; it is asked, and nothing else of it is believed."""
+        if source in self._looker.index.by_address:
+            self._hinted.add(source)
+            self._hint_came.set()
+
+    def hint_who_looks_different(self) -> None:
+        """To be called after each look."""
+        now = self._looker.now()
+        for address, asker in list(self._askers.items()):
+            peer = self._looker.index.by_address.get(address)
+            if now - asker.at > ASKED_LATELY:
+                del self._askers[address]
+            elif peer is None or peer.routes != asker.routes:
+                self._askers[address] = Asker(asker.at, peer.routes if peer else frozenset())
+                self._hint(address)
+
+    def _hint(self, target: IpAddress) -> None:
+        source = self._source_for(Ask(Purpose.WITNESS, target))
+        if source is not None:
+            self._prober.hint(source, target)
+
+    def _remember(self, peer: Peer) -> None:
+        if peer.addresses and (peer.addresses[0] in self._askers or len(self._askers) < MOST_ASKERS):
+            self._askers[peer.addresses[0]] = Asker(self._looker.now(), peer.routes)
+
+    # --- asking
+
+    def peers_changed(self) -> None:
+        """To be called after each look."""
+        tailnet = self._looker.tailnet
+        if not isinstance(tailnet, Tailnet):
+            return
+        peers = [peer for peer in tailnet.peers.values() if peer.addresses and not peer.expired]
+        online = {peer.addresses[0]: peer.online and bool(self.pod_routes(peer)) for peer in peers}
+        prefixes = {route for peer in peers if peer.online for route in self.pod_routes(peer)}
+        self.schedule.peers_changed(self._looker.now(), online, prefixes)
+        gone = self._looker.reports.keys() - {f"{peer.key}#{part}" for peer in peers for part in range(self._parts())}
+        for key in gone:
+            del self._looker.reports[key]
+
+    def pod_routes(self, peer: Peer) -> list[Network]:
+        """Those of its routes behind which a daemon may answer; not the whole cluster's range."""
+        return [route for route in within(peer.routes, self._cluster) if route not in self._cluster]
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as asking:
+            while True:
+                now = self._looker.now()
+                hinted = {Ask(Purpose.WITNESS, each) for each in self._hinted}
+                self._hinted.clear()
+                self._hint_came.clear()
+                for ask in hinted.union(self.schedule.due(now)):
+                    asking.create_task(self._ask(ask))
+                pause = self.schedule.next_due(now) - now
+                await set_within(self._hint_came, min(1.0, max(0.05, pause)))
+
+    async def _ask(self, ask: Ask) -> None:
+        source = self._source_for(ask)
+        if source is None:
+            return
+        own = self._own()
+        parts = self._parts() if ask.purpose is Purpose.WITNESS else 1
+        for part in range(parts):
+            asked = own[part * MAX_PREFIXES : (part + 1) * MAX_PREFIXES]
+            outcome = await self._prober.ask(source, ask.target, asked, WITHIN)
+            if isinstance(outcome, Unanswered):
+                self.schedule.unanswered(ask, self._looker.now(), outcome.why)
+                return
+            self.schedule.answered(ask, self._looker.now(), outcome.rtt_ms)
+            self._note(ask, part, outcome)
+
+    def _note(self, ask: Ask, part: int, echo: Echo) -> None:
+        peer = self._looker.index.who_is(ask.target)
+        if peer is None:
+            return
+        key = f"{peer.key}#{part}"
+        before = self._looker.reports.get(key)
+        self._looker.reports[key] = echo.report
+        if before is None or _told(before.sights) != _told(echo.report.sights):
+            if before is not None:
+                self._looker.doubt_before(echo.report.at)
+            self._news()
+
+    def _source_for(self, ask: Ask) -> IpAddress | None:
+        if ask.purpose is Purpose.DELIVERY:
+            sources = self.gateways()
+        else:
+            tailnet = self._looker.tailnet
+            sources = list(tailnet.me.addresses) if isinstance(tailnet, Tailnet) else []
+        return next((each for each in sources if each.version == ask.target.version), None)
+
+    def gateways(self) -> list[IpAddress]:
+        """This node's, from which it asks and at which it answers."""
+        return [gateway(prefix) for prefix in self._own() if prefix.num_addresses > 1]
+
+    def _parts(self) -> int:
+        return max(1, -(-len(self._own()) // MAX_PREFIXES))
+
+    # --- what the probes showed
+
+    def deliveries(self) -> dict[Network, tuple[Delivery, ...]]:
+        """By own prefix: how it goes to each other node's, of the same family."""
+        tailnet = self._looker.tailnet
+        if not isinstance(tailnet, Tailnet):
+            return {}
+        found: dict[int, list[Delivery]] = {4: [], 6: []}
+        for peer in tailnet.peers.values():
+            for route in self.pod_routes(peer):
+                standing = self.schedule.delivery(route)
+                if standing is not None:
+                    ok = standing.failures == 0
+                    found[route.version].append(Delivery(peer.name, ok, standing.rtt_ms or 0.0, standing.why))
+        return {prefix: tuple(found[prefix.version]) for prefix in self._own()}
+
+    def delivered(self, route: Network, before: LinkState | None, wall: float) -> tuple[LinkState, float | None]:
+        """How the probes to the node behind this route go, and the last round trip in milliseconds."""
+        standing = self.schedule.delivery(route)
+        if standing is None:
+            state = LinkState(Holds.UNKNOWN, "not tried yet")
+        elif standing.failures:
+            evidence = f"{standing.failures} probes were lost: {standing.why}"
+            cure = f"see `headcni mesh why {gateway(route)}`"
+            trouble = Refusal(Trouble.NOT_DELIVERED, f"{gateway(route)} does not answer: {standing.why}", cure)
+            state = LinkState(Holds.NO, evidence, trouble)
+        else:
+            state = LinkState(Holds.YES, "a probe was answered")
+        since = before.since if before and before.holds is state.holds else wall
+        return replace(state, since=since), standing.rtt_ms if standing else None
+
+
+def _told(sights: object) -> object:
+    """What changes our standing: whether the prefix is accepted, and by whom instead. Not whether it is routed yet."""
+    assert isinstance(sights, dict)
+    return {prefix: (sight.accepted, sight.instead) for prefix, sight in sights.items() if isinstance(sight, Sight)}
