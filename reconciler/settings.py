@@ -124,7 +124,7 @@ SETTINGS = (
     ),
     Setting(
         "mesh.advertise", "mesh_advertise", choice("node", "pod"), "node",
-        "What is announced: the node's pod CIDRs, or pod: each pod's own address besides. That costs: each "
+        "What is announced: the node's pod CIDRs, or pod: each pod's own address instead. That costs: each "
         "/32 or /128 makes Headscale compute the maps of all nodes anew, and each must be approved.",
         env="HEADCNI_MESH_ADVERTISE",
     ),

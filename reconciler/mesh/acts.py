@@ -11,13 +11,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cni.spec import Refusal
 from reconciler.config import Config
 from reconciler.mesh import announce, join, preferences, record
 from reconciler.mesh.codes import Trouble
+from reconciler.mesh.localapi_decode import unsuitable
 from reconciler.mesh.look import Looker
 from reconciler.mesh.model import Prefs, Tailnet
 from reconciler.mesh.networks import within
@@ -84,6 +85,9 @@ class Actor:
         tailnet, prefs = self._looker.tailnet, self._looker.prefs
         if isinstance(tailnet, Refusal) or isinstance(prefs, Refusal):
             return tailnet if isinstance(tailnet, Refusal) else prefs if isinstance(prefs, Refusal) else None
+        refusal = unsuitable(tailnet)
+        if refusal is not None:
+            return refusal
         config = self._config()
         wish = join.JoinWish(config.headscale_url, config.tailscale_hostname, config.tailscale_tags, config.accept_dns)
         with_key = have_key(AUTH_KEY.variable, config.auth_key_file)
@@ -91,6 +95,9 @@ class Actor:
         match decision:
             case join.Joined():
                 self._attempts, self.login_error = join.JoinAttempts(), ""
+                refusal = self._moved_with(prefs, wish.url)
+                if refusal is not None:
+                    return refusal
                 return None if tailnet.running else _stopped(tailnet)
             case join.Wait(why, trouble):
                 return trouble or Settling(Trouble.NOT_JOINED, f"not joined yet: {why}", SECONDS)
@@ -102,6 +109,13 @@ class Actor:
                 return await self._start(prefs, wished, wish.url, None)
             case join.Rejoin(why):
                 return await self._start(prefs, None, prefs.control_url, why)
+
+    def _moved_with(self, prefs: Prefs, url: str) -> Refusal | None:
+        """headscale.url was changed, and tailscaled with it: what is ours there is still ours."""
+        ours = self._told.record
+        if ours is None or not url or ours.written_for(prefs.control_url):
+            return None
+        return self._keep(replace(ours, control_url=prefs.control_url))
 
     async def _start(
         self, prefs: Prefs, wished: Mapping[str, Any] | None, url: str, why: Refusal | None

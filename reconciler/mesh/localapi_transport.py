@@ -29,6 +29,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")
 _LOCKED = "config file is locked"
 
 
+class _TooMuch(aiohttp.ClientError):
+    """More than MAX_ANSWER."""
+
+
 class Transport:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -90,6 +94,9 @@ class Transport:
         if isinstance(error, aiohttp.ClientResponseError):
             what = f"what listens on {self._socket} does not speak HTTP"
             return Refusal(Trouble.TAILSCALED_ANSWER, what, "name tailscaled's socket with tailscale.socket")
+        if isinstance(error, _TooMuch):
+            what = f"tailscaled on {self._socket} answered {call} with more than {MAX_ANSWER >> 20} MiB"
+            return Refusal(Trouble.TAILSCALED_ANSWER, what, "see tailscaled's log for this request")
         if isinstance(error, TimeoutError):
             what = f"tailscaled on {self._socket} did not answer {call} within {seconds:g} s"
             cure = "see whether tailscaled, or the whole node, is overloaded or stuck"
@@ -117,7 +124,7 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
     async for piece in response.content.iter_any():
         content += piece
         if len(content) > MAX_ANSWER:
-            raise aiohttp.ClientPayloadError("too long")
+            raise _TooMuch
     return bytes(content)
 
 

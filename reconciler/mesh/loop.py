@@ -78,6 +78,7 @@ class Mesh:
         self._ways: dict[tuple[str, Network], Way] = {}
         self._device_index = 0
         self._listed_at = self._filter_at = float("-inf")
+        self._asked_to_repair = False
         self.witness = Witness(looker, self._own, self._cluster, self.now, seed)
         self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
         self.witness.use(self._probe)
@@ -126,8 +127,8 @@ class Mesh:
         """`headcni mesh repair` leaves a file."""
         path = self._store.root / REPAIR_FILE
         while True:
-            if path.exists():
-                path.unlink(missing_ok=True)
+            if path.exists() and not self._asked_to_repair:
+                self._asked_to_repair = True
                 log.info("mesh: an operator asks for repair: budgets and fights begin anew")
                 self._repair.reset()
                 self._actor.reset()
@@ -156,6 +157,7 @@ class Mesh:
     # --- one turn
 
     async def _turn(self) -> None:
+        asked = self._asked_to_repair
         wanted = self._wanted()
         await self._looker.tailscale()
         await self._look_at_filter()
@@ -179,6 +181,9 @@ class Mesh:
             seen = self._judge(wanted)
         self.witness.schedule.hurry(self._uneasy())
         self._publish(seen)
+        if asked:  # whoever asked waits for the file to go
+            self._asked_to_repair = False
+            self._store.remove(REPAIR_FILE)
 
     def _stopped(self) -> bool:
         tailnet = self._looker.tailnet

@@ -143,9 +143,8 @@ class MeshSide:
         if before is not None and view.device is not None and before.mtu != view.device.mtu:
             log.info("mesh: MTU of %s: %d -> %d; new pods get it", view.device.name, before.mtu, view.device.mtu)
         self._store.write(FILE, encode_view(view))
-        told = summary(view)
-        if told != self._summary:
-            self._summary = told
+        before_that, self._summary = self._summary, summary(view)
+        if {**before_that, "seen": 0} != {**self._summary, "seen": 0}:  # or the status would be written with each look
             self._changed()
         if self.advertiser.chains != view.chains:
             self.advertiser.chains = view.chains

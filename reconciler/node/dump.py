@@ -13,14 +13,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from errno import ENOENT
+from errno import ENODEV, ENOENT, EOPNOTSUPP
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.ipam.pool import Address, Network
 from reconciler.node.requests import ADDRESS_MARK, LOOPBACK, get_rules, get_table
 from reconciler.wiring import codec as nl
 from reconciler.wiring.netlink import Netlink
-from reconciler.wiring.requests import get_addresses
+from reconciler.wiring.requests import Request, get_addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +66,24 @@ def main_routes(wanted: Wanted = lambda version, bits, protocol, kind: True) -> 
 
 
 def table(netlink: Netlink, family: int, which: int, link: int = 0) -> Iterator[bytes]:
-    """Routes as the kernel sends them; none where there is no such table."""
-    try:
-        bodies = netlink.dump(get_table(family, which, link))
-    except OSError as error:
-        if error.errno != ENOENT:
-            raise
-        return
-    yield from (body for body in bodies if body[4] == which)
+    """Routes as the kernel sends them; none where there is no such table or, by now, no such link."""
+    bodies = _dump(netlink, get_table(family, which, link), (ENOENT, ENODEV))
+    return (body for body in bodies if body[4] == which)
 
 
 def rules() -> list[Rule]:
     families = nl.FAMILY.values()  # multicast routing has rules, too
     with Netlink() as netlink:
-        return [_rule(body) for body in netlink.dump(get_rules()) if body[0] in families]
+        return [_rule(body) for body in _dump(netlink, get_rules(), (EOPNOTSUPP,)) if body[0] in families]
+
+
+def _dump(netlink: Netlink, request: Request, means_none: tuple[int, ...]) -> list[bytes]:
+    try:
+        return netlink.dump(request)
+    except OSError as error:
+        if error.errno in means_none:
+            return []
+        raise
 
 
 def addresses() -> list[LinkAddress]:

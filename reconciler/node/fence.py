@@ -22,9 +22,7 @@ from reconciler.ipam.pool import Network
 from reconciler.mesh.networks import covers
 from reconciler.node import dump, requests
 from reconciler.node.dump import Route
-from reconciler.node.kept import Kept
-from reconciler.node.kept import Plan as Change
-from reconciler.node.kept import plan as change
+from reconciler.node.kept import Change, Kept, change
 from reconciler.node.requests import FENCE_METRIC
 from reconciler.node.wish import LINK_PREFIX, Problem
 from reconciler.wiring import codec as nl

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Sequence
 from reconciler.ipam.pool import Address
 from reconciler.node import dump, requests
 from reconciler.node.dump import LinkAddress
-from reconciler.node.kept import Kept
-from reconciler.node.kept import Plan as Change
-from reconciler.node.kept import plan as change
+from reconciler.node.kept import Change, Kept, change
 from reconciler.node.wish import Problem
 
 

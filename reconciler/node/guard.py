@@ -16,9 +16,7 @@ from collections.abc import Iterable, Sequence
 from reconciler.ipam.pool import Network
 from reconciler.node import dump, requests
 from reconciler.node.dump import Rule
-from reconciler.node.kept import Kept
-from reconciler.node.kept import Plan as Change
-from reconciler.node.kept import plan as change
+from reconciler.node.kept import Change, Kept, change
 from reconciler.node.requests import GUARD_PREFERENCE
 from reconciler.node.wish import Problem
 from reconciler.wiring import codec as nl

@@ -23,16 +23,16 @@ _GONE = (ESRCH, ENOENT, EADDRNOTAVAIL)  # of a route, a rule, an address
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(Generic[T]):
+class Change(Generic[T]):
     add: tuple[T, ...]
     remove: tuple[T, ...]
 
 
-def plan(wished: Iterable[T], ours: Set[T], others: Set[T]) -> Plan[T]:
+def change(wished: Iterable[T], ours: Set[T], others: Set[T]) -> Change[T]:
     """Pure. `others`: what somebody else holds just as we would."""
     wished = tuple(dict.fromkeys(wished))
     add = tuple(each for each in wished if each not in ours and each not in others)
-    return Plan(add, tuple(sorted(ours - set(wished), key=str)))
+    return Change(add, tuple(sorted(ours - set(wished), key=str)))
 
 
 class Kept(Generic[T]):
@@ -40,10 +40,10 @@ class Kept(Generic[T]):
         self._item = item
         self._refused: dict[T, Problem] = {}  # by the last write
 
-    def write(self, change: Plan[T]) -> tuple[str, ...]:
+    def write(self, needed: Change[T]) -> tuple[str, ...]:
         """What was changed, in words."""
         self._refused = {}
-        deeds = [(thing, "add") for thing in change.add] + [(thing, "del") for thing in change.remove]
+        deeds = [(thing, "add") for thing in needed.add] + [(thing, "del") for thing in needed.remove]
         if not deeds:
             return ()
         items = [self._item(thing) for thing, _ in deeds]
@@ -59,14 +59,14 @@ class Kept(Generic[T]):
                 self._refused[thing] = _problem(item, verb, failure)
         return tuple(done)
 
-    def problems(self, change: Plan[T]) -> tuple[Problem, ...]:
-        """Of the plan that a look now gives; why the last write did not help, where it did not."""
-        missing = [self._refused.get(thing) or _missing(self._item(thing)) for thing in change.add]
-        stuck = [self._refused[thing] for thing in change.remove if thing in self._refused]
+    def problems(self, needed: Change[T]) -> tuple[Problem, ...]:
+        """`needed` by a look now; why the last write did not help, where it did not."""
+        missing = [self._refused.get(thing) or _missing(self._item(thing)) for thing in needed.add]
+        stuck = [self._refused[thing] for thing in needed.remove if thing in self._refused]
         return (*missing, *stuck)
 
-    def restore(self, change: Plan[T]) -> tuple[str | Problem, ...]:
-        done = self.write(change)
+    def restore(self, needed: Change[T]) -> tuple[str | Problem, ...]:
+        done = self.write(needed)
         return (*done, *self._refused.values())
 
 

@@ -45,7 +45,7 @@ class WayTo:
             return f"nowhere: {self.refused}"
         if self.local:
             return "this node itself"
-        return f"{self.device}" + (f" via {self.via}" if self.via else "") + f", by table {self.table}"
+        return self.device + (f" via {self.via}" if self.via else "") + f", by table {self.table}"
 
 
 class MeshLink:

@@ -1,7 +1,9 @@
 """`headcni uninstall`: the node as it was before HeadCNI, but for what others changed since.
 
-It needs no daemon and no memory: routes, links and the nftables table are told by their marks, sysctls by
-`host.json`. It holds the daemon's lock while it works, so it never works against a daemon, and none starts meanwhile.
+It needs no daemon and no memory: routes, rules, links and the nftables table are told by their marks, sysctls by
+`host.json`, what was announced and set in tailscaled by `mesh.json`. Announcements go first; the fence that keeps pod
+packets inside the mesh goes last. It holds the daemon's lock while it works, so it never works against a daemon, and
+none starts meanwhile.
 
 Without forwarding and masquerade a pod is cut off, so pods that still have a network are a refusal. `--purge` is the
 word for "cut them off": it takes their links and, last of all, the state directory; last, because whatever stops it
@@ -12,12 +14,14 @@ for, and the exit code is 1: the next run tries again.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
 
 from cni.spec import Code, Refusal
+from reconciler.mesh.leave import leave
 from reconciler.node.host import Host
 from reconciler.node.wish import Problem
 from reconciler.operate.configure import no_root
@@ -26,7 +30,10 @@ from reconciler.store import DIRECTORIES, LockHeld, Store
 from reconciler.wiring.kernel import KernelWiring
 from reconciler.wiring.plan import instance_group
 
-FILES = ("status.json", "host.json", "doorbell", "daemon.lock")  # the lock last: we hold it
+FILES = (
+    *("status.json", "host.json", "mesh.json", "mesh-view.json", "mesh-repair", "doorbell"),
+    "daemon.lock",
+)  # the lock last: we hold it
 
 
 def uninstall(args: Namespace, root: Path) -> int | Refusal:
@@ -41,12 +48,13 @@ def uninstall(args: Namespace, root: Path) -> int | Refusal:
         what = f"a daemon works on {root} ({held.holder})"
         return Refusal(Code.TRY_AGAIN_LATER, what, "stop it, and see that nothing starts it again")
     try:
-        return _uninstall(root, state, args.purge)
+        return _uninstall(store, state, args)
     finally:
         store.unlock()
 
 
-def _uninstall(root: Path, state: StateDir | None, purge: bool) -> int | Refusal:
+def _uninstall(store: Store, state: StateDir | None, args: Namespace) -> int | Refusal:
+    root, purge = store.root, args.purge
     wiring = KernelWiring(instance_group(str(root)))
     links = sorted(wiring.links())
     pods = [str(found.record.pod) or found.record.key for found in state.live()] if state else []
@@ -54,9 +62,10 @@ def _uninstall(root: Path, state: StateDir | None, purge: bool) -> int | Refusal
         what = f"{max(len(links), len(pods))} pods still have their network from HeadCNI"
         who = f": {', '.join(pods[:5])}" + (", …" if len(pods) > 5 else "") if pods else ""
         return Refusal(Code.TRY_AGAIN_LATER, what + who, "delete them first, or cut them off with --purge")
+    left = asyncio.run(leave(store, args.tailscale_socket)) if state else []
     wiring.unwire(links)
-    restored = Host(root).restore()
-    problems = [each for each in restored if isinstance(each, Problem)]
+    restored = (*left, *Host(root).restore())
+    problems = [each for each in restored if isinstance(each, Problem | Refusal)]
     done = [f"deleted the interface {link}" for link in links] + [each for each in restored if isinstance(each, str)]
     if done or not problems:
         print("\n".join(done) or "nothing of HeadCNI's was on this node")

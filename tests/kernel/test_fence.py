@@ -311,15 +311,25 @@ def test_what_a_kill_left_half_done_is_completed_and_undone(node, tmp_path, made
     assert before.difference(node.snapshot()) == ()
 
 
-def test_they_go_last(node, host, tmp_path):
-    """What was killed just before the end of an uninstall left nothing but these."""
-    host.prepare(WISH)
-    parts = ("_routes", "_gateways", "_table", "_sysctls", "_guard", "_fence")
-    gone = []
-    for part in parts:
-        restore = getattr(host, part).restore if part != "_table" else host._table.delete
-        node_before = "unreachable 10.244.0.0/16" in node.run("ip", "route")
-        guarded = "proto 72" in node.run("ip", "rule")
-        gone.append((part, node_before, guarded))
-        restore()
-    assert gone[-1] == ("_fence", True, False)
+class Killed(BaseException):
+    pass
+
+
+def killed_by_nft(script):
+    raise Killed
+
+
+def stands(node):
+    return "unreachable 10.244.0.0/16" in node.run("ip", "route"), "proto 72" in node.run("ip", "rule")
+
+
+def test_they_come_first_and_go_last(node, tmp_path):
+    dying = Host(tmp_path, nft=killed_by_nft)
+    with pytest.raises(Killed):
+        dying.prepare(WISH)
+    assert stands(node) == (True, True)
+    with pytest.raises(Killed):
+        dying.restore()
+    assert stands(node) == (True, True)
+    Host(tmp_path).restore()
+    assert stands(node) == (False, False)

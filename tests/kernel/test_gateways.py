@@ -88,8 +88,8 @@ def test_nobody_gets_it_as_a_source_unasked(lab, node, both):
     node.run("ip", "link", "add", "bare", "type", "bridge")
     node.run("ip", "link", "set", "bare", "up")
     node.run("ip", "route", "add", "10.55.0.0/24", "dev", "bare")
-    node.run("ip", "-6", "route", "add", "fd55::/64", "dev", "bare")
-    ways = ["10.55.0.9", "fd55::9", *map(str, tunnel.tailnet(2)), *tunnel.pod_addresses(2), lab.nodes[1].address]
+    node.run("ip", "-6", "route", "add", "fd00:245::/64", "dev", "bare")
+    ways = ["10.55.0.9", "fd00:245::9", *map(str, tunnel.tailnet(2)), *tunnel.pod_addresses(2), lab.nodes[1].address]
     for way in ways:
         assert not any(f"src {mine}" in node.run("ip", "route", "get", way) for mine in MINE), way
 

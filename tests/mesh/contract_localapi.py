@@ -1,7 +1,7 @@
 """What holds between our client and tailscaled: run on the stand-in, and on a real one joined to a real Headscale.
 
 Each check is a coroutine over an `Environment`, in this order; the first needs a node that never joined, each of the
-others joins it where it is not. What takes time is waited for; what must not happen is looked at when what must happen has.
+others joins it where it is not. What takes time is waited for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cni.spec import Refusal
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.localapi import LocalApi
 from reconciler.mesh.localapi_decode import unsuitable
+from reconciler.mesh.localapi_transport import Transport
 from reconciler.mesh.model import Prefs, Tailnet
 from reconciler.mesh.ports import Notice
 
@@ -78,7 +79,7 @@ async def heard(api: LocalApi) -> AsyncIterator[list[Notice]]:
 
     async def listen() -> None:
         async for notice in api.watch():
-            notices.append(notice)
+            notices += [notice]
 
     listening = asyncio.create_task(listen())
     try:
@@ -152,7 +153,9 @@ async def a_node_that_never_joined(environment: Environment) -> None:
         seen = await status(api)
         assert (seen.state, seen.has_node_key, seen.auth_url) == ("NeedsLogin", False, "")
         assert (seen.me.key, seen.me.addresses, dict(seen.peers)) == ("", (), {})
-        assert seen.tun and seen.version and unsuitable(seen) is None
+        assert seen.tun
+        assert seen.version
+        assert unsuitable(seen) is None
         had = await prefs(api)
         assert (had.control_url, had.want_running, had.logged_out, had.advertise) == ("", False, True, ())
 
@@ -170,7 +173,9 @@ async def a_bad_key_is_told_on_the_bus_and_a_good_one_still_joins(environment: E
 async def joining_sets_all_preferences(environment: Environment) -> None:
     async with member(environment) as api:
         seen = await status(api)
-        assert seen.has_node_key and seen.me.key.startswith("nodekey:") and seen.me.id
+        assert seen.has_node_key
+        assert seen.me.key.startswith("nodekey:")
+        assert seen.me.id
         assert (seen.me.name, seen.me.dns_name) == ("node1", f"node1.{seen.magic_suffix}")
         assert {each.version for each in seen.me.addresses} == {4, 6}
         had = await prefs(api)
@@ -215,6 +220,18 @@ async def bad_routes_are_refused_and_change_nothing(environment: Environment) ->
         assert (await prefs(api)).advertise == (FOREIGN,)
 
 
+async def a_list_said_to_be_set_and_not_there_is_wiped(environment: Environment) -> None:
+    """The trap for which `masked` exists."""
+    async with member(environment) as api:
+        await edit(api, AdvertiseRoutes=[FOREIGN])
+        transport = Transport(environment.socket)
+        try:
+            assert isinstance(await transport.call("PATCH", "prefs", PATIENCE, {"AdvertiseRoutesSet": True}), bytes)
+        finally:
+            await transport.close()
+        assert (await prefs(api)).advertise == ()
+
+
 async def an_edit_is_heard(environment: Environment) -> None:
     async with member(environment) as api, heard(api) as notices:
         await edit(api, AdvertiseRoutes=[FOREIGN])
@@ -252,7 +269,8 @@ async def stopped_and_started_again(environment: Environment) -> None:
         who = (await status(api)).me
         await edit(api, WantRunning=False)
         seen = await until(api, lambda seen: seen.state == "Stopped")
-        assert seen.has_node_key and not seen.me.online
+        assert seen.has_node_key
+        assert not seen.me.online
         await edit(api, WantRunning=True)
         seen = await until(api, lambda seen: seen.running and seen.me.online)
         assert (seen.me.key, seen.me.addresses) == (who.key, who.addresses)
@@ -283,7 +301,8 @@ async def lost_control_shows_in_one_place(environment: Environment) -> None:
         health = (await status(api)).health
         await environment.lose_control()
         seen = await until(api, lambda seen: not seen.me.online)
-        assert seen.running and seen.health == health
+        assert seen.running
+        assert seen.health == health
         await environment.regain_control()
         await until(api, lambda seen: seen.me.online)
 
@@ -293,7 +312,8 @@ async def an_expired_key(environment: Environment) -> None:
         before = (await status(api)).me
         await environment.expire()
         seen = await until(api, lambda seen: seen.state == "NeedsLogin" and seen.me.expired)
-        assert seen.has_node_key and seen.me.key_expiry
+        assert seen.has_node_key
+        assert seen.me.key_expiry
         assert (await prefs(api)).want_running
         after = (await join(api, environment)).me
         assert (after.id, after.addresses) == (before.id, before.addresses)
@@ -306,10 +326,13 @@ async def a_deleted_node_learns_it_by_a_refresh(environment: Environment) -> Non
         before = (await status(api)).me
         await environment.delete()
         seen = await status(api)
-        assert seen.running and seen.me.online and not seen.auth_url  # it notices nothing
+        assert seen.running
+        assert seen.me.online
+        assert not seen.auth_url
         assert await api.start() is None
         seen = await until(api, lambda seen: bool(seen.auth_url))
-        assert seen.running and not seen.me.online
+        assert seen.running
+        assert not seen.me.online
         after = (await join(api, environment)).me
         assert after.id != before.id
         assert after.key != before.key
@@ -334,6 +357,7 @@ CHECKS = (
     an_edit_changes_what_it_names_and_nothing_else,
     an_unknown_preference_is_passed_over,
     bad_routes_are_refused_and_change_nothing,
+    a_list_said_to_be_set_and_not_there_is_wiped,
     an_edit_is_heard,
     an_approval_and_its_loss_are_heard_and_certain_after_a_refresh,
     a_refresh_keeps_preferences_and_state,

@@ -6,9 +6,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from reconciler.node import fence, gateways, guard, kept, requests
+from reconciler.node import dump, fence, gateways, guard, kept, requests
 from reconciler.node.dump import LinkAddress, Route, Rule
-from reconciler.node.kept import Kept, Plan
+from reconciler.node.kept import Change, Kept
 from reconciler.wiring.netlink import Answer
 from reconciler.wiring.requests import Failure
 
@@ -38,12 +38,12 @@ def rule(dst, protocol=72, preference=5000, table=254, plain=True):
 
 
 def test_each_network_is_fenced_once():
-    assert fence.plan([CLUSTER, CLUSTER6, CLUSTER], []) == Plan((CLUSTER, CLUSTER6), ())
+    assert fence.plan([CLUSTER, CLUSTER6, CLUSTER], []) == Change((CLUSTER, CLUSTER6), ())
 
 
 def test_what_stands_needs_nothing_and_what_is_no_longer_wished_goes():
     present = [fenced("10.244.0.0/16"), fenced("10.9.0.0/16"), fenced("fd00:244::/32", link=1)]
-    assert fence.plan([CLUSTER, CLUSTER6], present) == Plan((), (ip_network("10.9.0.0/16"),))
+    assert fence.plan([CLUSTER, CLUSTER6], present) == Change((), (ip_network("10.9.0.0/16"),))
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_what_stands_needs_nothing_and_what_is_no_longer_wished_goes():
     ],
 )
 def test_other_routes_to_the_same_network_neither_count_nor_go(other):
-    assert fence.plan([CLUSTER], [other]) == Plan((CLUSTER,), ())
-    assert fence.plan([], [other]) == Plan((), ())
+    assert fence.plan([CLUSTER], [other]) == Change((CLUSTER,), ())
+    assert fence.plan([], [other]) == Change((), ())
 
 
 def test_the_very_same_of_somebody_else_is_left_to_them():
-    assert fence.plan([CLUSTER], [fenced("10.244.0.0/16", protocol=3)]) == Plan((), ())
-    assert fence.plan([], [fenced("10.244.0.0/16", protocol=3)]) == Plan((), ())
+    assert fence.plan([CLUSTER], [fenced("10.244.0.0/16", protocol=3)]) == Change((), ())
+    assert fence.plan([], [fenced("10.244.0.0/16", protocol=3)]) == Change((), ())
 
 
 def gaps(*routes, local=(OWN,)):
@@ -123,7 +123,7 @@ def test_a_gap_is_told_with_what_closes_it():
 
 def test_rules_are_added_and_removed():
     present = [rule("10.244.1.0/24"), rule("10.9.0.0/16")]
-    assert guard.plan([OWN, CLUSTER6], present) == Plan((CLUSTER6,), (ip_network("10.9.0.0/16"),))
+    assert guard.plan([OWN, CLUSTER6], present) == Change((CLUSTER6,), (ip_network("10.9.0.0/16"),))
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def test_rules_are_added_and_removed():
     ],
 )
 def test_other_rules_neither_count_nor_go(other):
-    assert guard.plan([OWN], [other]) == Plan((OWN,), ())
-    assert guard.plan([], [other]) == Plan((), ())
+    assert guard.plan([OWN], [other]) == Change((OWN,), ())
+    assert guard.plan([], [other]) == Change((), ())
 
 
 def test_the_very_same_rule_of_somebody_else_is_left_to_them():
-    assert guard.plan([OWN], [rule("10.244.1.0/24", protocol=0)]) == Plan((), ())
+    assert guard.plan([OWN], [rule("10.244.1.0/24", protocol=0)]) == Change((), ())
     both = [rule("10.244.1.0/24", protocol=0), rule("10.244.1.0/24")]
-    assert guard.plan([OWN], both) == Plan((), ())
-    assert guard.plan([], both) == Plan((), (OWN,))
+    assert guard.plan([OWN], both) == Change((), ())
+    assert guard.plan([], both) == Change((), (OWN,))
 
 
 # --- gateways
@@ -157,11 +157,11 @@ def held(address, link=1, ours=False, prefix=32):
 
 
 def test_only_lo_counts_and_only_ours_go():
-    assert gateways.plan([GATEWAY], [held("10.244.1.1", link=3)]) == Plan((GATEWAY,), ())
-    assert gateways.plan([GATEWAY], [held("10.244.1.1", ours=True)]) == Plan((), ())
-    assert gateways.plan([GATEWAY], [held("10.244.1.1", prefix=24)]) == Plan((), ())
+    assert gateways.plan([GATEWAY], [held("10.244.1.1", link=3)]) == Change((GATEWAY,), ())
+    assert gateways.plan([GATEWAY], [held("10.244.1.1", ours=True)]) == Change((), ())
+    assert gateways.plan([GATEWAY], [held("10.244.1.1", prefix=24)]) == Change((), ())
     present = [held("10.244.1.1", ours=True), held("10.244.1.7"), held("10.244.1.1", link=3)]
-    assert gateways.plan([], present) == Plan((), (GATEWAY,))
+    assert gateways.plan([], present) == Change((), (GATEWAY,))
 
 
 # --- carrying it out
@@ -199,18 +199,18 @@ def kernel(monkeypatch):
 def test_all_goes_in_one_batch_additions_first(kernel):
     part = Kept(requests.fence)
     words = "route unreachable {} metric 4000 proto 72"
-    assert part.write(Plan((CLUSTER,), (OWN,))) == (f"{words.format(CLUSTER)}: add", f"{words.format(OWN)}: del")
+    assert part.write(Change((CLUSTER,), (OWN,))) == (f"{words.format(CLUSTER)}: add", f"{words.format(OWN)}: del")
     assert [each.split()[0] for each in kernel.asked] == ["add", "delete"]
 
 
 def test_nothing_to_do_asks_nothing(kernel):
-    assert Kept(requests.fence).write(Plan((), ())) == ()
+    assert Kept(requests.fence).write(Change((), ())) == ()
     assert kernel.asked == []
 
 
 def test_a_refusal_is_told_with_the_kernels_words_until_a_write_succeeds(kernel):
     part = Kept(requests.guard)
-    missing = Plan((OWN,), ())
+    missing = Change((OWN,), ())
     assert part.problems(missing)[0].what.endswith("is missing")
     kernel.errors = {"add": 1}
     assert part.write(missing) == ()
@@ -219,20 +219,43 @@ def test_a_refusal_is_told_with_the_kernels_words_until_a_write_succeeds(kernel)
     assert "CAP_NET_ADMIN" in problem.cure
     kernel.errors = {}
     part.write(missing)
-    assert part.problems(Plan((), ())) == ()
+    assert part.problems(Change((), ())) == ()
     assert part.problems(missing)[0].what.endswith("is missing")
 
 
 def test_what_cannot_be_removed_is_told_with_the_command(kernel):
     kernel.errors = {"delete": 1}
     part = Kept(requests.guard)
-    (problem,) = part.restore(Plan((), (OWN,)))
+    (problem,) = part.restore(Change((), (OWN,)))
     assert "is not removed: Operation not permitted" in problem.what
     assert problem.cure == f"remove it: {requests.guard(OWN).by_hand('del')}"
-    assert part.problems(Plan((), (OWN,))) == (problem,)
+    assert part.problems(Change((), (OWN,))) == (problem,)
 
 
 @pytest.mark.parametrize("errno", [2, 3, 99])  # of a rule, a route, an address
 def test_gone_is_as_good_as_removed(kernel, errno):
     kernel.errors = {"delete": errno}
-    assert Kept(requests.guard).restore(Plan((), (OWN,))) == ()
+    assert Kept(requests.guard).restore(Change((), (OWN,))) == ()
+
+
+# --- looking
+
+
+@pytest.mark.parametrize(("errno", "read"), [(95, dump.rules), (2, dump.main_routes), (19, dump.main_routes)])
+def test_a_kernel_that_has_no_such_thing_has_none(monkeypatch, errno, read):
+    """Without policy routing; without the table; without the link any more."""
+
+    def refuse(netlink, request):
+        raise OSError(errno, "no")
+
+    monkeypatch.setattr(dump.Netlink, "dump", refuse)
+    assert read() == []
+
+
+def test_any_other_refusal_is_a_fault(monkeypatch):
+    def refuse(netlink, request):
+        raise OSError(1, "no")
+
+    monkeypatch.setattr(dump.Netlink, "dump", refuse)
+    with pytest.raises(PermissionError):
+        dump.rules()

@@ -1,0 +1,82 @@
+"""Leaving the mesh, on uninstall: announcements withdrawn, preferences put back, the record forgotten.
+
+By the same steps as announcing, towards nothing wanted, so that a kill or a second run changes nothing; and the record
+goes last. What cannot be done now stays in the record for the next run. The node stays joined: whoever uninstalls may
+be connected through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from cni.spec import Refusal
+from reconciler.mesh import announce, preferences, record
+from reconciler.mesh.codes import Trouble
+from reconciler.mesh.ports import Tailscaled
+from reconciler.settings import as_text
+from reconciler.store import Store
+
+STEPS = 12
+
+
+async def leave(store: Store, socket: Path) -> list[str | Refusal]:
+    """What was done, and what could not be."""
+    told = record.load(store)
+    if told.record is None or told.record == record.MeshRecord():
+        return [told.trouble] if told.trouble else []
+    from reconciler.mesh.localapi import LocalApi  # only where there is something to undo
+
+    tailscaled = LocalApi(socket)
+    try:
+        return [each async for each in undo(tailscaled, store, told.record)]
+    finally:
+        await tailscaled.close()
+
+
+async def undo(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) -> AsyncIterator[str | Refusal]:
+    for _ in range(STEPS):
+        prefs = await tailscaled.prefs()
+        if isinstance(prefs, Refusal):
+            yield prefs
+            return
+        match announce.next_step(prefs, ours, ()):
+            case Refusal() as refusal:
+                yield refusal
+                return
+            case announce.Write(kept) | announce.Forget(kept):
+                refused = record.save(store, kept)
+                ours = kept
+            case announce.Edit(change):
+                edited = await tailscaled.edit({"AdvertiseRoutes": list(change.routes)})
+                refused = edited if isinstance(edited, Refusal) else None
+                yield f"withdrew {', '.join(map(str, change.withdraw))} from the mesh"
+            case None:
+                async for each in _put_back(tailscaled, store, ours):
+                    yield each
+                return
+        if refused is not None:
+            yield refused
+            return
+    what = "AdvertiseRoutes does not stay as written"
+    yield Refusal(Trouble.NOT_ANNOUNCED, what, "find out who else writes it, stop that, and run this again")
+
+
+async def _put_back(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) -> AsyncIterator[str | Refusal]:
+    prefs = await tailscaled.prefs()
+    if isinstance(prefs, Refusal):
+        yield prefs
+        return
+    before = preferences.restorable(ours, prefs)
+    edited = await tailscaled.edit(before)
+    if isinstance(edited, Refusal):
+        yield edited
+        return
+    for name, value in before.items():
+        yield f"tailscaled's {name} is {as_text(value)} again"
+    refused = record.save(store, replace(ours, prefs={}))
+    if refused is not None:
+        yield refused
+    else:
+        store.remove(record.FILE)
