@@ -79,7 +79,7 @@ async def heard(api: LocalApi) -> AsyncIterator[list[Notice]]:
 
     async def listen() -> None:
         async for notice in api.watch():
-            notices += [notice]
+            notices.append(notice)  # noqa: PERF401  # each is to be seen when it comes
 
     listening = asyncio.create_task(listen())
     try:
