@@ -35,7 +35,6 @@ STEPS = 12  # of announcing in one turn: enough for all, and an end if somebody 
 ECHO_SECONDS = 0.5
 LAST_THINGS = 50
 LOGIN_SECONDS = 15.0  # without a word, before it counts as refused
-SECONDS = "wait; it takes seconds"
 APART = 0.3  # seconds, so that nobody takes two changes for none
 
 
@@ -44,10 +43,6 @@ class Outside:
     tailscaled: Tailscaled
     headscale: Headscale | None  # None: no key on this node
     observer: Observer
-
-
-class Settling(Refusal):
-    """Not so yet, and nothing is wrong with that."""
 
 
 class Actor:
@@ -62,6 +57,7 @@ class Actor:
         self._written: deque[announce.Routes] = deque(maxlen=64)  # as the bus told of them
         self._heard_write = asyncio.Event()
         self.login_error = ""
+        self.settling = False
         self.troubles: dict[str, Refusal] = {}
         self.done: deque[str] = deque(maxlen=LAST_THINGS)
 
@@ -82,6 +78,7 @@ class Actor:
 
     async def be_member(self) -> Refusal | None:
         """Why this node is no working member of our tailnet; None: it is one."""
+        self.settling = False
         tailnet, prefs = self._looker.tailnet, self._looker.prefs
         if isinstance(tailnet, Refusal) or isinstance(prefs, Refusal):
             return tailnet if isinstance(tailnet, Refusal) else prefs if isinstance(prefs, Refusal) else None
@@ -100,7 +97,7 @@ class Actor:
                     return refusal
                 return None if tailnet.running else _stopped(tailnet)
             case join.Wait(why, trouble):
-                return trouble or Settling(Trouble.NOT_JOINED, f"not joined yet: {why}", SECONDS)
+                return trouble or self._settling(f"not joined yet: {why}")
             case join.Stuck(why):
                 return why
             case join.Join():
@@ -109,6 +106,11 @@ class Actor:
                 return await self._start(prefs, wished, wish.url, None)
             case join.Rejoin(why):
                 return await self._start(prefs, None, prefs.control_url, why)
+
+    def _settling(self, what: str) -> Refusal:
+        """Not joined yet, and nothing is wrong with that."""
+        self.settling = True
+        return Refusal(Trouble.NOT_JOINED, what, "wait; it takes seconds")
 
     def _moved_with(self, prefs: Prefs, url: str) -> Refusal | None:
         """headscale.url was changed, and tailscaled with it: what is ours there is still ours."""
@@ -125,7 +127,7 @@ class Actor:
             return key
         now = self._looker.now()
         if not self._attempts.may_try(key, now):
-            return self._tried(url, now)
+            return self._tried(url, now, why)
         if wished is not None:
             refusal = self._remember_prefs(prefs, url)
             if refusal is not None:
@@ -134,13 +136,13 @@ class Actor:
         self.login_error = ""
         self._did(f"joining {url}" + (f" again: {why.msg}" if why else ""))
         refusal = await self._out.tailscaled.start(key, wished)
-        return refusal or Settling(Trouble.NOT_JOINED, f"joining {url}", SECONDS)
+        return refusal or why or self._settling(f"joining {url}")
 
-    def _tried(self, url: str, now: float) -> Refusal:
+    def _tried(self, url: str, now: float, why: Refusal | None) -> Refusal:
         assert not isinstance(self._looker.tailnet, Refusal)
         words = self.login_error or join.last_login_error(self._looker.tailnet.health)
         if not words and now - self._attempts.at < LOGIN_SECONDS:
-            return Settling(Trouble.NOT_JOINED, f"joining {url}", SECONDS)
+            return why or self._settling(f"joining {url}")
         return join.key_refused(url, words)
 
     # --- preferences
@@ -289,6 +291,7 @@ class Actor:
             edited = await self._out.tailscaled.edit({"RouteAll": value})
             if isinstance(edited, Refusal):
                 return edited
+            self._looker.prefs = edited
             await asyncio.sleep(APART)
         return None
 

@@ -4,9 +4,9 @@ A node that is joined elsewhere is never touched: without the server's URL being
 A node *is* joined while tailscaled has a node key and was not logged out, in whatever state it is now. With an empty
 `url` in the wish, whatever the node is joined to is ours, but a stopped one is left stopped, for nobody can tell why.
 
-tailscaled hides what went wrong: behind `NeedsLogin` stand a node that never joined, an expired key, a deleted node
-and a refused key; behind `NoState` a start of one second and a control server that has been gone for days.
-`Health` has the words of the last login, and they are told as they are.
+tailscaled hides what went wrong: behind `Running` may stand a node that was deleted; behind `NeedsLogin` one that never
+joined, an expired key, a deleted node or a refused key; behind `NoState` a start of one second and a control server
+that has been gone for days. `Health` has the words of the last login, and they are told as they are.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def decide_join(tailnet: Tailnet, prefs: Prefs, wish: JoinWish, have_key: bool, 
     if joined and wish.url and not same_server(wish.url, prefs.control_url):
         return Stuck(_elsewhere(prefs, wish))
     if tailnet.running:
-        return Joined()
+        return _rejoin(tailnet, prefs, have_key, "", now) if _disowned(tailnet) else Joined()
     if tailnet.state == "Stopped":
         return Joined() if wish.url else Stuck(_stopped(prefs))
     words = last_login_error(tailnet.health)
@@ -111,6 +111,11 @@ def _rejoin(tailnet: Tailnet, prefs: Prefs, have_key: bool, words: str, now: flo
         msg = f"{server} does not let this node in" + (f": {words}" if words else ", and tailscaled does not say why")
         why = Refusal(Trouble.NOT_JOINED, msg, cure)
     return Rejoin(why) if have_key else Stuck(why)
+
+
+def _disowned(tailnet: Tailnet) -> bool:
+    """A node that was deleted stays Running; made to refresh, it is offered a page to register itself anew."""
+    return bool(tailnet.auth_url) and not tailnet.me.online
 
 
 def _expired(me: Peer, now: float) -> bool:

@@ -22,6 +22,7 @@ from reconciler.ports import Clock
 from reconciler.settings import IpAddress, Network
 
 REFRESH_SECONDS = 1.5  # until a refreshed map is there; measured: 1.2
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,12 @@ class Looker:
         """What was known of this node's standing may be over."""
         self.doubted_at = self.now()
 
+    def forget(self) -> None:
+        """What was known of another membership than the present one is of no use, not even until there is better."""
+        self.reports.clear()
+        self.control, self.control_at = None, float("-inf")
+        self._refreshed = None
+
     def doubt_before(self, at: float) -> None:
         """Only what was known before is doubted: what was heard at that time is the news."""
         self.doubted_at = max(self.doubted_at, at - 0.001)
@@ -107,8 +114,11 @@ class Looker:
         if refusal is not None:
             return refusal
         asked_at = self.now()
-        await asyncio.sleep(REFRESH_SECONDS)
-        await self.tailscale()
+        while self.now() - asked_at < REFRESH_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.tailscale()
+            if isinstance(self.tailnet, Tailnet) and self.tailnet.auth_url:
+                return None  # the control server does not know this node: there is no map to wait for
         if isinstance(self.tailnet, Tailnet) and self.tailnet.running:
             self._refreshed = asked_at, self.tailnet.me.primary
         return None

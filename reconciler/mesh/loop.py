@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from cni.spec import Refusal
 from reconciler.config import Config
-from reconciler.mesh.acts import Actor, Outside, Settling
+from reconciler.mesh.acts import Actor, Outside
 from reconciler.mesh.control.backend import Generation
 from reconciler.mesh.findings import dated, findings
 from reconciler.mesh.look import Looker, set_within
@@ -79,7 +79,7 @@ class Mesh:
         self._device_index = 0
         self._listed_at = self._filter_at = float("-inf")
         self._asked_to_repair = False
-        self.witness = Witness(looker, self._own, self._cluster, self.now, seed)
+        self.witness = Witness(looker, self._own, self._cluster, self.now, self.soon, seed)
         self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
         self.witness.use(self._probe)
 
@@ -162,8 +162,10 @@ class Mesh:
         await self._looker.tailscale()
         await self._look_at_filter()
         self._looker.unjoined = await self._actor.be_member()
-        self._looker.settling = isinstance(self._looker.unjoined, Settling)
+        self._looker.settling = self._actor.settling
         joined = self._looker.unjoined is None
+        if not joined:
+            self._looker.forget()
         if joined or self._stopped():
             await self._actor.set_preferences()
         if joined:
@@ -179,6 +181,7 @@ class Mesh:
             await self._actor.mend(mend, wanted)
         if mends:
             seen = self._judge(wanted)
+            self._urgent.set()  # what came of it is looked at at once
         self.witness.schedule.hurry(self._uneasy())
         self._publish(seen)
         if asked:  # whoever asked waits for the file to go
@@ -200,6 +203,8 @@ class Mesh:
         if self._out.headscale is None:
             return
         control = self._looker.control
+        if control is None:
+            self._listed_at = float("-inf")
         every = LIST_EVERY + LIST_FOR_EACH_NODE * (len(control) if isinstance(control, tuple) else 0)
         if self._uneasy() or self._looker.doubted_at > self._looker.control_at:
             every = LIST_UNEASY

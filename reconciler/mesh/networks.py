@@ -26,5 +26,5 @@ def within(networks: Iterable[Network], outers: Iterable[Network]) -> list[Netwo
 
 
 def gateway(network: Network) -> IpAddress:
-    """The address that a node has in its own pod range: the first one after the network's."""
-    return network.network_address + (1 if network.num_addresses > 1 else 0)
+    """The address that a node has in its own pod range: the first that its pool would take for a router."""
+    return network.network_address + (1 if network.num_addresses > 2 else 0)

@@ -21,10 +21,11 @@ from enum import StrEnum
 from reconciler.mesh.budget import Budget
 from reconciler.mesh.model import Chain, Holds, Link, Prefs, Tailnet
 from reconciler.mesh.networks import within
-from reconciler.mesh.verify import WITNESS_FRESH, Seen
+from reconciler.mesh.verify import Seen
 from reconciler.settings import Network
 
 PATIENCE = 20.0  # seconds before an announcement is made again
+SILENT = 2.9  # seconds without a word of any witness: a round was not answered
 MISSING = 3.0  # seconds before a route is taken for lost
 FIRST_REFRESH, LAST_REFRESH = 5.0, 300.0
 
@@ -122,11 +123,13 @@ class Repair:
 
     def _reason_to_refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> str:
         """Where Headscale or a witness can be asked, their word is better, and comes by itself."""
+        heard = max([report.at for report in seen.reports.values()], default=None)
+        if heard is not None and seen.at - heard > SILENT:
+            return "all witnesses fell silent"
         if isinstance(seen.control, tuple):
             return "" if seen.own is not None else "Headscale's list does not have this node"
-        heard = max([report.at for report in seen.reports.values()], default=None)
         if heard is not None:
-            return "all witnesses fell silent" if seen.at - heard > WITNESS_FRESH else ""
+            return ""
         if seen.refreshed_at < seen.doubted_at or any(_unknown(chain) for chain in chains):
             return "nobody else can tell whether this node's prefixes are served"
         return "the last proof is old" if seen.at - seen.refreshed_at > LAST_REFRESH else ""

@@ -21,7 +21,7 @@ from reconciler.mesh.networks import gateway
 from reconciler.mesh.viewfile import FILE, encode_view, summary
 from reconciler.node.host import Host
 from reconciler.node.meshlink import MeshLink, forward_drops
-from reconciler.node.wish import HostWish
+from reconciler.node.wish import HostWish, Problem
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.settings import IpAddress, Network
@@ -89,13 +89,15 @@ class MeshSide:
             masquerade=wish.masquerade,
             ipv6=wish.ipv6,
             static_routes=wish.static_routes,
-            fence=config.cluster_cidrs if config.fail_closed else (),
+            fence=(*config.cluster_cidrs, *config.pod_cidrs) if config.fail_closed else (),
             guard=(*config.pod_cidrs, *config.service_cidrs, *config.guard),
             gateways=self._gateways(),
         )
 
     def _gateways(self) -> tuple[IpAddress, ...]:
-        return tuple([gateway(cidr) for cidr in self._config().pod_cidrs])
+        """Not what a pod has: a pool with another gateway may have given it away."""
+        given = {each.ip for record in self._records().values() for each in record.addresses}
+        return tuple([each for each in map(gateway, self._config().pod_cidrs) if each not in given])
 
     # --- tasks
 
@@ -113,13 +115,25 @@ class MeshSide:
 
     async def watch(self) -> None:
         """The fence keeps packets from leaving in clear, so it is looked at each second; and so is what hides."""
+        told: tuple[Problem, ...] = ()
         while True:
             if await asyncio.to_thread(self._host.fence_problems):
-                for problem in await asyncio.to_thread(self._host.close_the_way_out):
-                    log.warning("mesh: fence: %s", problem)
+                told = await self._close(told)
+            else:
+                told = ()
             if self._mover is not None:
                 self._mover.look(self._clock.mono_ns() / 1e9)
             await asyncio.sleep(FENCE_SECONDS)
+
+    async def _close(self, told: tuple[Problem, ...]) -> tuple[Problem, ...]:
+        """Puts back what is missing; what is still wrong is logged when it is new, and shown by the reporter."""
+        left = await asyncio.to_thread(self._host.close_the_way_out)
+        if not left:
+            log.warning("mesh: put back what keeps pod packets in the mesh: somebody had removed it")
+        for problem in left:
+            if problem not in told:
+                log.warning("mesh: %s", problem)
+        return left
 
     # --- for the loop
 

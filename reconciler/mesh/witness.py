@@ -23,7 +23,7 @@ from reconciler.mesh.verify import Delivery
 from reconciler.mesh.wire import MAX_PREFIXES, Answer
 from reconciler.settings import IpAddress, Network
 
-WITHIN = 1.5  # seconds for an answer
+WITHIN = 1.0  # seconds for an answer
 ASKED_LATELY = 30.0
 MOST_ASKERS = 1024
 
@@ -72,6 +72,7 @@ class Witness:
         own: Callable[[], tuple[Network, ...]],
         cluster: tuple[Network, ...],
         news: Callable[[], None],
+        fell_silent: Callable[[], None],
         seed: str,
     ) -> None:
         """`own`: this node's prefixes. `news` is called when what a witness says of us has changed."""
@@ -80,6 +81,7 @@ class Witness:
         self._own = own
         self._cluster = cluster
         self._news = news
+        self._fell_silent = fell_silent
         self.schedule = Schedule(seed)
         self._askers: dict[IpAddress, Asker] = {}
         self._hinted: set[IpAddress] = set()
@@ -169,9 +171,16 @@ class Witness:
             outcome = await self._prober.ask(source, ask.target, asked, WITHIN)
             if isinstance(outcome, Unanswered):
                 self.schedule.unanswered(ask, self._looker.now(), outcome.why)
+                self._miss(ask, part)
                 return
             self.schedule.answered(ask, self._looker.now(), outcome.rtt_ms)
             self._note(ask, part, outcome)
+
+    def _miss(self, ask: Ask, part: int) -> None:
+        """That a witness fell silent is news: it may be this node that nobody hears any more."""
+        peer = self._looker.index.who_is(ask.target)
+        if peer is not None and f"{peer.key}#{part}" in self._looker.reports:
+            self._fell_silent()
 
     def _note(self, ask: Ask, part: int, echo: Echo) -> None:
         peer = self._looker.index.who_is(ask.target)

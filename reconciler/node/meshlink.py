@@ -50,8 +50,7 @@ class WayTo:
 
 class MeshLink:
     def __init__(self) -> None:
-        self._decoded: dict[bytes, Network] = {}
-        self._routed: frozenset[Network] = frozenset()
+        self._last: tuple[dict[bytes, Network], frozenset[Network]] = ({}, frozenset())  # as one: threads may share it
 
     def look(self, addresses: Sequence[IpAddress]) -> KernelView:
         with Netlink() as netlink:
@@ -59,11 +58,12 @@ class MeshLink:
             if link is None:
                 return KernelView()
             found = frozenset(_routes(netlink, link.index))
-        if found != self._decoded.keys():
-            known = self._decoded
-            self._decoded = {body: known.get(body) or _network(body) for body in found}
-            self._routed = frozenset(self._decoded.values())
-        return KernelView(Device(link.name, link.index, link.mtu), self._routed)
+        known, routed = self._last
+        if found != known.keys():
+            decoded = {body: known.get(body) or _network(body) for body in found}
+            routed = frozenset(decoded.values())
+            self._last = decoded, routed
+        return KernelView(Device(link.name, link.index, link.mtu), routed)
 
     def way_to(self, to: IpAddress, source: IpAddress | None = None) -> WayTo:
         with Netlink() as netlink:
