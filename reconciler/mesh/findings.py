@@ -24,7 +24,7 @@ def dated(found: Iterable[Finding], before: Iterable[Finding], wall: float) -> t
 def findings(seen: Seen, own: tuple[Network, ...], cluster: tuple[Network, ...], mtu: int) -> Iterator[Finding]:
     if isinstance(seen.tailnet, Refusal):
         yield Finding("tailscaled", seen.tailnet)
-    if seen.unjoined is not None and not seen.settling:
+    elif seen.unjoined is not None and not seen.settling:
         yield Finding("joined", seen.unjoined)
     if isinstance(seen.prefs, Refusal) and not isinstance(seen.tailnet, Refusal):
         yield Finding("prefs", seen.prefs)

@@ -98,6 +98,7 @@ class Looker:
             self.prefs = await self._tailscaled.prefs()
             addresses = self.tailnet.me.addresses
         else:
+            self.prefs = self.tailnet
             addresses = ()
         self.kernel = await asyncio.to_thread(self._kernel.look, addresses)
 

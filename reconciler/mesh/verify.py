@@ -196,7 +196,7 @@ def _accepted(prefix: Network, seen: Seen, serving: LinkState) -> LinkState:
     sights = seen.sights(prefix)
     having = [report.name for report, sight in sights if sight.accepted and sight.routed]
     if having:
-        return LinkState(Holds.YES, f"{_named(having)} route to it")
+        return LinkState(Holds.YES, f"{_named(having)} {'route' if len(having) > 1 else 'routes'} to it")
     if not sights:
         return LinkState(Holds.UNKNOWN, "no other node with HeadCNI answers")
     names = _named([report.name for report, _ in sights])
