@@ -204,6 +204,8 @@ class Desk:
         if problem is None:
             return
         self.observer.retry(problem.step)
+        if problem.attempt & (problem.attempt - 1):
+            return  # the 1st, 2nd, 4th, 8th…: an outage of a night must not fill the log, the record has each
         log.warning(
             "will retry key=%s step=%s attempt=%d code=%d why=%s",
             *(record.key, problem.step, problem.attempt, problem.code, problem.msg),

@@ -280,6 +280,10 @@ class Actor:
         return None
 
     async def _announce_again(self, mend: Mend, wanted: frozenset[Network]) -> Refusal | None:
+        own = self._looker.seen().own
+        if own is not None and self._out.headscale is not None:
+            approved = await self._out.headscale.approve(own, mend.prefixes, again=True)
+            return approved if isinstance(approved, Refusal) else None
         for routes in (wanted.difference(mend.prefixes), wanted):
             await self.keep_announced(routes)
             await asyncio.sleep(APART)

@@ -205,7 +205,7 @@ def _intruder(node: ControlNode, member: Member | None, prefix: Network) -> Find
     who = f"{member.name if member else node.name} (node {node.id})"
     what = f"{who} announces {prefix}, which is pods of this cluster and not its own"
     if member is None:
-        what = f"{who}, not a node of this cluster, announces {prefix}, which is pods of it"
+        what = f"{who} announces {prefix}, which is pods of this cluster, and is not known to be a node of it"
     if prefix in node.approved:
         what += ", and that is approved"
     cure = "withdraw it there and in Headscale; or add the node to the list, if it belongs to the cluster"

@@ -97,6 +97,8 @@ class Approver:
         for change in done.changes:
             log.info("%s prefix=%s member=%s node=%s", change.verb, change.prefix, change.member, change.node)
         now = {f"{each.key} {each.trouble.code}": str(each.trouble) for each in done.problems}
+        if done.failed:  # of what was wrong before nothing is known
+            now = self._told | now
         for key, text in self._told.items():
             if key not in now and self._once.clear(key):
                 log.info("over: %s", text)

@@ -82,9 +82,9 @@ class _Timed:
         return await self._timed(self._headscale.nodes())
 
     async def approve(
-        self, node: ControlNode, wanted: Collection[Network], unwanted: Collection[Network] = ()
+        self, node: ControlNode, wanted: Collection[Network], unwanted: Collection[Network] = (), again: bool = False
     ) -> ControlNode | Refusal:
-        return await self._timed(self._headscale.approve(node, wanted, unwanted))
+        return await self._timed(self._headscale.approve(node, wanted, unwanted, again))
 
     async def close(self) -> None:
         await self._headscale.close()

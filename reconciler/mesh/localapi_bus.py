@@ -73,18 +73,18 @@ class Inbox:
 
 
 class Lines:
-    """Bytes into lines. Of one that is longer than any of use comes only that it was there: an empty one."""
+    """Bytes into lines. Of one that is longer than any of use comes only that it was there: None."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._too_long = False
 
-    def feed(self, piece: bytes) -> list[bytes]:
+    def feed(self, piece: bytes) -> list[bytes | None]:
         end, *others = piece.split(b"\n")
         self._add(end)
-        whole = []
+        whole: list[bytes | None] = []
         for each in others:
-            whole.append(bytes(self._rest))
+            whole.append(None if self._too_long else bytes(self._rest))
             self._rest.clear()
             self._too_long = False
             self._add(each)

@@ -59,8 +59,14 @@ def preferences(body: dict[str, Any]) -> Prefs:
     )
 
 
-def notice(line: bytes) -> Notice:
-    """One line of the event bus. Most say nothing more than that something happened."""
+def notice(line: bytes | None) -> Notice:
+    """One line of the event bus; None: one too long to be read, so a netmap. Most say only that something happened.
+
+    A whole map of the network says of this node whatever is to be said, so it counts as news about it: `SelfChange`
+    from 1.98 on, `NetMap` before. It comes also when only others changed, and may say the same as the one before.
+    """
+    if line is None:
+        return Notice(about_me=True)
     try:
         said = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -69,7 +75,7 @@ def notice(line: bytes) -> Notice:
         return Notice()
     prefs = said.get("Prefs")
     return Notice(
-        about_me=isinstance(said.get("SelfChange"), dict),
+        about_me=said.get("SelfChange") is not None or said.get("NetMap") is not None,
         advertise=_texts(prefs.get("AdvertiseRoutes")) if isinstance(prefs, dict) else None,
         error=_text(said.get("ErrMessage")),
     )

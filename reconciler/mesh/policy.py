@@ -5,6 +5,9 @@ one that exists. A policy may be HuJSON, JSON with comments. We do not rewrite s
 a key twice: what a person wrote there would be lost. It is told to be done by hand, as where Headscale reads its
 policy from a file.
 
+Without a policy all may reach all. With one that holds nothing but autoApprovers, 0.26 lets no packet pass, and 0.25
+refuses it. So where there is none, `merged()` makes one that also says that all may reach all.
+
 Who owns a node is a user or a tag. A user is written `pods` up to 0.25 and `pods@` from 0.26 on.
 """
 
@@ -22,7 +25,7 @@ from reconciler.mesh.networks import covers
 from reconciler.settings import Network
 
 _KEY = "autoApprovers"
-_ALL = [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]
+_ALL_REACH_ALL = '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}'
 
 
 class PolicyApi(Protocol):
@@ -38,8 +41,8 @@ def snippet(cluster: Sequence[Network], owner: str, generation: Generation) -> s
 
 
 def merged(policy: str, cluster: Sequence[Network], owner: str, generation: Generation) -> str | Refusal:
-    """The policy with what is missing; the same text if nothing is."""
-    document = _parsed(policy) if policy.strip() else _nothing(generation)
+    """The policy with what is missing; the same text if nothing is. Where there is none (empty), a whole one."""
+    document = _parsed(policy if policy.strip() else _ALL_REACH_ALL)
     if isinstance(document, Refusal):
         return document
     key = next((each for each in document if each.lower() == _KEY.lower()), _KEY)
@@ -113,8 +116,3 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _by_hand(why: str) -> Refusal:
     cure = "add what `headcni mesh policy` prints to the policy by hand, and load it"
     return Refusal(Trouble.HEADSCALE_POLICY, f"Headscale's policy is left as it is: {why}", cure)
-
-
-def _nothing(generation: Generation) -> dict[str, Any]:
-    """Without a policy all may reach all, and so it stays."""
-    return {"acls": _ALL}

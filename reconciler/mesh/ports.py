@@ -42,9 +42,10 @@ class Headscale(Protocol):
     async def nodes(self) -> tuple[ControlNode, ...] | Refusal: ...
 
     async def approve(
-        self, node: ControlNode, wanted: Collection[Network], unwanted: Collection[Network] = ()
+        self, node: ControlNode, wanted: Collection[Network], unwanted: Collection[Network] = (), again: bool = False
     ) -> ControlNode | Refusal:
-        """Approves and revokes these, leaves all others as they are (read fresh before); the node as it is then."""
+        """Approves and revokes these, leaves all others as they are (read fresh before); the node as it is then.
+        `again`: also writes what is approved already, which makes some versions choose anew who serves it."""
 
     async def close(self) -> None: ...
 

@@ -44,6 +44,11 @@ def policy(args: Namespace) -> int | Refusal:
     if not owner:
         print(f"note: {ANYBODY} stands for the owner of the nodes: {WHO}", file=sys.stderr)
     print("note: up to Headscale 0.25 a user is written without the @", file=sys.stderr)
+    print(
+        "note: this is a part of a policy. Where Headscale has none yet, it must also say who may reach whom (`acls`), "
+        "or Headscale 0.26 lets nobody reach anybody; --apply writes both",
+        file=sys.stderr,
+    )
     return 0
 
 

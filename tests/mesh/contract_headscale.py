@@ -1,7 +1,7 @@
 """What holds between our client and any Headscale: run on the stand-in of each generation, and on the real ones.
 
-Each check is a coroutine over an `Environment`, and leaves both nodes with nothing announced and nothing approved. What the
-real ones need time for is waited for; what must never happen is looked at when what must happen has.
+Each check is a coroutine over an `Environment`, and leaves both nodes with nothing announced and nothing approved.
+What the real ones need time for is waited for; what must never happen is looked at when what must happen has.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from reconciler.mesh.codes import Trouble
 from reconciler.mesh.control.backend import Generation, Wish
 from reconciler.mesh.headscale import HeadscaleClient
 from reconciler.mesh.model import ControlNode
+from reconciler.mesh.policy import apply_policy
 from reconciler.settings import Network
 
 POD, POD6, OTHER_POD = (ip_network(each) for each in ("10.244.1.0/24", "fd00:10:244:1::/64", "10.244.2.0/24"))
+CLUSTER = ip_network("10.244.0.0/16")
 FOREIGN = ip_network("192.168.44.0/24")
 EXIT = tuple(ip_network(each) for each in ("0.0.0.0/0", "::/0"))
 PATIENCE = 20.0  # seconds; 0.22 looks for changes every ten
@@ -39,6 +41,9 @@ class Environment(Protocol):
     def revoke_by_hand(self, name: str, *prefixes: str) -> None: ...
 
     def policy_is_a_file(self) -> bool: ...
+
+    def packets_pass(self) -> None:
+        """Between the nodes, or it is an error."""
 
 
 @asynccontextmanager
@@ -62,14 +67,14 @@ async def seen(headscale: HeadscaleClient, name: str) -> ControlNode:
 
 async def until(headscale: HeadscaleClient, name: str, holds: Callable[[ControlNode], bool]) -> ControlNode:
     async with asyncio.timeout(PATIENCE):
-        while not holds(node := await seen(headscale, name)):
+        node = await seen(headscale, name)
+        while not holds(node):
             await asyncio.sleep(0.1)
+            node = await seen(headscale, name)
     return node
 
 
-async def announced(
-    environment: Environment, headscale: HeadscaleClient, name: str, *prefixes: Network
-) -> ControlNode:
+async def announced(environment: Environment, headscale: HeadscaleClient, name: str, *prefixes: Network) -> ControlNode:
     environment.announce(name, *map(str, prefixes))
     return await until(headscale, name, lambda node: node.announced == set(prefixes))
 
@@ -219,6 +224,21 @@ async def a_node_that_is_not_there(environment: Environment) -> None:
         assert not (await seen(headscale, environment.names[0])).approved
 
 
+async def the_policy_approves_by_itself(environment: Environment) -> None:
+    """Only what lies in the cluster's CIDR; and nothing is reached that was not, or no longer."""
+    if environment.generation == "0.22" or environment.policy_is_a_file():
+        return
+    name = environment.names[0]
+    async with client(environment) as headscale:
+        assert await apply_policy(headscale, [CLUSTER], "pods") is True
+        assert await apply_policy(headscale, [CLUSTER], "pods") is False
+        await announced(environment, headscale, name, POD, FOREIGN)
+        node = await until(headscale, name, lambda node: bool(node.primary))
+        assert node.approved == node.primary == {POD}
+        environment.packets_pass()
+        await cleared(environment, headscale)
+
+
 async def the_policy(environment: Environment) -> None:
     text = '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}'
     async with client(environment) as headscale:
@@ -249,5 +269,6 @@ CHECKS: tuple[Callable[[Environment], Awaitable[None]], ...] = (
     approving_again_is_harmless,
     a_key_that_is_not_accepted,
     a_node_that_is_not_there,
+    the_policy_approves_by_itself,
     the_policy,
 )

@@ -160,7 +160,9 @@ def test_a_missing_list_is_not_an_empty_one(generation):
     async def body(server, client):
         node = await worker(client)
         server.tailnet.approve(1, "0.0.0.0/0")
-        text = '{"nodes":[{"id":"1","nodeKey":"%s","ipAddresses":[],"availableRoutes":[],"subnetRoutes":[]}]}' % node.key
+        text = (
+            '{"nodes":[{"id":"1","nodeKey":"%s","ipAddresses":[],"availableRoutes":[],"subnetRoutes":[]}]}' % node.key
+        )
         server.inject("GET", "/node", Fault(status=200, body=text, content_type="application/json"))
         outcome = await client.approve(node, {POD})
         assert isinstance(outcome, Refusal)

@@ -1,4 +1,4 @@
-"""What the client says when something is wrong: for each fault at each call a code, a name, a cure, and never the key."""
+"""What the client says when something is wrong: for each fault at each call a code and a cure, and never the key."""
 
 from __future__ import annotations
 
@@ -109,12 +109,20 @@ def test_an_answer_to_a_writing_is_not_believed(generation):
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        (Fault(status=200, body="<html></html>", content_type="text/html"), Trouble.HEADSCALE_URL, ["is not Headscale"]),
+        (
+            Fault(status=200, body="<html></html>", content_type="text/html"),
+            Trouble.HEADSCALE_URL,
+            ["is not Headscale"],
+        ),
         (Fault(status=404), Trouble.HEADSCALE_URL, ["is not Headscale", "404"]),
         (Fault(status=200, body='{"status":"ok"}'), Trouble.HEADSCALE_ANSWER, []),
         (Fault(status=500, body='{"status":"fail"}'), Trouble.HEADSCALE_ANSWER, ["500"]),
         (Fault(status=503, body="<html>maintenance"), Trouble.HEADSCALE_ANSWER, ["503"]),
-        (Fault(status=301, location="https://headscale.example/health"), Trouble.HEADSCALE_URL, ["https://headscale.example"]),
+        (
+            Fault(status=301, location="https://headscale.example/health"),
+            Trouble.HEADSCALE_URL,
+            ["https://headscale.example"],
+        ),
         (Fault(status=301, location="/web/login"), Trouble.HEADSCALE_URL, ["another page"]),
         (
             Fault(status=400, body="Client sent an HTTP request to an HTTPS server."),
@@ -146,7 +154,11 @@ def test_a_port_where_nobody_listens():
     assert told(outcome, url, "Connection refused") == Trouble.HEADSCALE_UNREACHABLE
 
 
-def test_a_name_that_does_not_resolve():
+def test_a_name_that_does_not_resolve(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     outcome, _ = approving("0.29", url="http://headscale.invalid")
     assert told(outcome, "http://headscale.invalid", "cannot be resolved") == Trouble.HEADSCALE_UNREACHABLE
 

@@ -20,7 +20,7 @@ from reconciler.mesh import localapi_transport
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.localapi import LocalApi, masked
 from reconciler.mesh.model import Prefs, Tailnet
-from tests.mesh.contract_localapi import until
+from tests.mesh.contract_localapi import eventually, until
 
 KEY = "hskey-auth-abcdef-0123456789"
 POD = "10.244.1.0/24"
@@ -135,7 +135,8 @@ def test_an_answer_that_is_no_object(tmp_path, call, body):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_redirect_is_not_followed(tmp_path, call):
-    refused(outcome(tmp_path, call, Fault(status=302)), Trouble.TAILSCALED_ANSWER, "302")
+    seen = outcome(tmp_path, call, Fault(status=302, location="/localapi/v0/elsewhere"))
+    refused(seen, Trouble.TAILSCALED_ANSWER, "302")
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -225,6 +226,30 @@ def test_a_socket_made_anew_is_found_at_once(tmp_path):
     assert (type(first), type(second), type(third)) == (Tailnet, Tailnet, Prefs)
 
 
+def test_no_connection_outlives_its_call(tmp_path):
+    connections = []
+
+    async def answer(reader, writer):
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await reader.read()
+
+    async def run():
+        async with await asyncio.start_unix_server(answer, tmp_path / "s"):
+            await asked(tmp_path / "s", twice)
+            for each in connections:
+                each.close()
+                await each.wait_closed()
+
+    async def twice(api):
+        await api.status()
+        await api.status()
+
+    asyncio.run(run())
+    assert len(connections) == 2
+
+
 def test_many_calls_at_once(tmp_path):
     """One that hangs is in nobody's way."""
 
@@ -232,6 +257,7 @@ def test_many_calls_at_once(tmp_path):
         async with joined(tmp_path, read_seconds=1) as (server, api):
             server.inject("GET", "prefs", Fault(hang=True))
             hung = [asyncio.create_task(api.prefs()) for _ in range(120)]
+            await eventually(lambda: len(server.calls) == 120)
             seen = await api.status()
             for each in hung:
                 each.cancel()

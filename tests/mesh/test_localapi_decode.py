@@ -132,7 +132,9 @@ def test_announcing_nothing(routes):
     [
         (b'{"Version":"1","State":null}', Notice()),
         (b'{"SelfChange":{"ID":2}}', Notice(about_me=True)),
-        (b'{"SelfChange":null}', Notice()),
+        (b'{"SelfChange":null,"NetMap":null}', Notice()),
+        (b'{"NetMap":{"SelfNode":{}}}', Notice(about_me=True)),
+        (None, Notice(about_me=True)),
         (b'{"Prefs":{"AdvertiseRoutes":["10.0.0.0/8"]}}', Notice(advertise=("10.0.0.0/8",))),
         (b'{"Prefs":{"AdvertiseRoutes":null}}', Notice(advertise=())),
         (b'{"Prefs":null}', Notice()),

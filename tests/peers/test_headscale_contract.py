@@ -33,6 +33,10 @@ class Real:
     def policy_is_a_file(self) -> bool:
         return self.mesh.headscale.policy_mode == "file"
 
+    def packets_pass(self) -> None:
+        one, two = self.mesh.nodes
+        one.node.run("ping", "-n", "-c", "3", "-i", "0.3", "-W", "5", two.tailscaled.address)
+
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:

@@ -49,6 +49,8 @@ def test_a_foreign_route_is_neither_withdrawn_nor_approved(cluster: Cluster) -> 
 
 def test_an_unapproval_by_hand_is_healed_with_the_key(cluster: Cluster, record_property: Any) -> None:
     two, headscale = cluster.sites[1], cluster.mesh.headscale
+    if headscale.version == "0.22":
+        pytest.skip("0.22 goes on sending to the others what is disabled by hand")
     prefix = two.at.pod_cidr
     headscale.disapprove("node2", prefix)
     took = eventually(lambda: prefix in headscale.node("node2").serving, "it is approved again", 45)
