@@ -46,7 +46,16 @@ def tailnet(body: dict[str, Any]) -> Tailnet:
         peers={peer.key: peer for peer in peers if peer.key},
         magic_suffix=_text(current.get("MagicDNSSuffix")) or _text(body.get("MagicDNSSuffix")),
         magic_enabled=current.get("MagicDNSEnabled") is True,
+        owner=_owner(body),
     )
+
+
+def _owner(body: dict[str, Any]) -> str:
+    """As a policy of Headscale 0.26 or newer writes it."""
+    me = _object(body.get("Self"))
+    tags = _texts(me.get("Tags"))
+    login = _text(_object(_object(body.get("User")).get(str(me.get("UserID")))).get("LoginName"))
+    return tags[0] if tags else login if "@" in login or not login else f"{login}@"
 
 
 def preferences(body: dict[str, Any]) -> Prefs:

@@ -290,6 +290,7 @@ class Mesh:
                 peers_online=sum(peer.online for peer in net.peers.values()),
                 magic_suffix=net.magic_suffix,
                 magic_enabled=net.magic_enabled,
+                owner=net.owner,
             )
         return view
 

@@ -219,4 +219,5 @@ class View:
     magic_suffix: str = ""
     magic_enabled: bool = False
     accepts_dns: bool = False
+    owner: str = ""  # of this node, as a policy writes it
     log: tuple[str, ...] = ()  # the last things done, oldest first

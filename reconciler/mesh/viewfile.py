@@ -46,6 +46,7 @@ def encode_view(view: View) -> bytes:
         "magic_suffix": view.magic_suffix,
         "magic_enabled": view.magic_enabled,
         "accepts_dns": view.accepts_dns,
+        "owner": view.owner,
         "log": view.log,
     }
     return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -103,6 +104,7 @@ def _view(body: Mapping[str, Any]) -> View:
         magic_suffix=body.get("magic_suffix", ""),
         magic_enabled=body.get("magic_enabled", False),
         accepts_dns=body.get("accepts_dns", False),
+        owner=body.get("owner", ""),
         log=tuple(body.get("log", ())),
     )
 

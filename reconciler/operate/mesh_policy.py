@@ -33,7 +33,7 @@ def policy(args: Namespace) -> int | Refusal:
     if not isinstance(config, Config):
         return refused(config)
     cluster = cluster_cidrs(config)
-    owner = args.owner or next(iter(config.tailscale_tags), "")
+    owner = args.owner or next(iter(config.tailscale_tags), "") or _owner_here(config)
     if args.apply:
         return _apply(config, cluster, owner)
     text = snippet(cluster, owner or ANYBODY, Generation.APPROVALS)
@@ -58,6 +58,13 @@ def cluster_cidrs(config: Config) -> tuple[Network, ...]:
     if config.origins[BASE] != "default" or isinstance(state, Refusal):
         return config.cluster_cidrs
     return state.cluster_cidrs() or config.cluster_cidrs
+
+
+def _owner_here(config: Config) -> str:
+    """Of this node, if its daemon has seen it joined."""
+    state = open_state(config.state_dir)
+    view = None if isinstance(state, Refusal) else state.mesh_view()
+    return view.owner if view else ""
 
 
 def _apply(config: Config, cluster: tuple[Network, ...], owner: str) -> int | Refusal:

@@ -196,3 +196,18 @@ def test_nothing_that_is_json_is_an_exception(body):
     assert unsuitable(seen) is None or seen.version or not seen.tun
     assert isinstance(preferences(body), Prefs)
     assert isinstance(notice(orjson.dumps(body)), Notice)
+
+
+@pytest.mark.parametrize(
+    ("of_self", "owner"),
+    [
+        ({"UserID": 1}, "pods@"),
+        ({"UserID": 1, "Tags": ["tag:k8s", "tag:b"]}, "tag:k8s"),
+        ({"UserID": 2}, "me@example.com"),
+        ({"UserID": 3}, ""),
+        ({}, ""),
+    ],
+)
+def test_who_owns_this_node_is_told_as_a_policy_writes_it(of_self, owner):
+    users = {"1": {"LoginName": "pods"}, "2": {"LoginName": "me@example.com"}}
+    assert tailnet({"Self": of_self, "User": users}).owner == owner
