@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cni.spec import Refusal
 from reconciler.config import Config
 from reconciler.mesh import announce, join, preferences, record
+from reconciler.mesh.budget import Budget
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.localapi_decode import unsuitable
 from reconciler.mesh.look import Looker
@@ -36,6 +37,7 @@ ECHO_SECONDS = 0.5
 LAST_THINGS = 50
 LOGIN_SECONDS = 15.0  # without a word, before it counts as refused
 APART = 0.3  # seconds, so that nobody takes two changes for none
+PASSING = (Trouble.TAILSCALED_UNREACHABLE, Trouble.TAILSCALED_ANSWER)  # what may be over in a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Actor:
         self._attempts = join.JoinAttempts()
         self._tug = preferences.Tug()
         self._told = record.Loaded(None)
+        self._standing: frozenset[Network] = frozenset()  # what we wrote; if it is to be written again, it was removed
+        self._again = Budget(3, 600.0)
         self._written: deque[announce.Routes] = deque(maxlen=64)  # as the bus told of them
         self._heard_write = asyncio.Event()
         self.login_error = ""
@@ -73,6 +77,7 @@ class Actor:
         """An operator says: try again."""
         self._attempts = join.JoinAttempts()
         self._tug.reset()
+        self._again.reset()
 
     # --- joining
 
@@ -211,9 +216,12 @@ class Actor:
         assert self._told.record is not None
         wanted = self._told.record.announced - frozenset(change.withdraw)
         change = announce.merge(fresh.advertise, wanted, self._told.record.announced)
+        if self._standing.intersection(change.add) and not self._again.take(self._looker.now()):
+            return _contested(change.add)
         edited = await self._out.tailscaled.edit({"AdvertiseRoutes": list(change.routes)})
         if isinstance(edited, Refusal):
             return edited
+        self._standing = self._standing.union(change.add).difference(change.withdraw)
         for verb, networks in (("announced", change.add), ("withdrew", change.withdraw)):
             if networks:
                 self._did(f"{verb} {', '.join(map(str, networks))}")
@@ -290,16 +298,34 @@ class Actor:
         return None
 
     async def _toggle(self, _: Mend, __: frozenset[Network]) -> Refusal | None:
-        """A kill in between leaves a preference that the next turn sets."""
+        """Remembered while it lasts: after a kill in between, the next turn sets it again, or leaving does."""
+        before, prefs = self._told.record, self._looker.prefs
+        if before is None or isinstance(prefs, Refusal):
+            return self._told.trouble
+        off = preferences.Difference("RouteAll", True, False, "")
+        refusal = self._keep(preferences.remembered(before, [off], prefs.control_url))
+        if refusal is not None:
+            return refusal
         for value in (False, True):
             edited = await self._out.tailscaled.edit({"RouteAll": value})
             if isinstance(edited, Refusal):
                 return edited
             self._looker.prefs = edited
             await asyncio.sleep(APART)
-        return None
+        return self._keep(before)
 
     # --- telling
+
+    @property
+    def failing(self) -> bool:
+        """Something is to be tried again soon, and no event will tell when it is time."""
+        return any(each.code in PASSING for each in self.troubles.values())
+
+    def keep_only(self, needed: Collection[Act]) -> None:
+        """What could not be mended, and needs it no longer, is no trouble."""
+        for act in Act:
+            if act not in needed:
+                self.note(act.value, None)
 
     def _did(self, what: str) -> None:
         log.info("mesh: %s", what)
@@ -322,9 +348,12 @@ def _left_alone(found: tuple[preferences.Difference, ...]) -> Refusal:
     return Refusal(Trouble.PREFERENCE, named, cure)
 
 
-def _contested(wanted: frozenset[Network]) -> Refusal:
-    what = f"AdvertiseRoutes does not stay as written: {', '.join(map(str, sorted(wanted, key=str)))} is removed again"
-    return Refusal(Trouble.NOT_ANNOUNCED, what, "find out who else writes AdvertiseRoutes (`tailscale set`, k3s)")
+def _contested(wanted: Collection[Network]) -> Refusal:
+    """Each stroke makes Headscale compute the maps of all nodes anew."""
+    named = ", ".join(map(str, record.in_order(wanted)))
+    what = f"AdvertiseRoutes does not stay as written: {named} was removed again and again, so HeadCNI leaves it"
+    cure = "find out who else writes AdvertiseRoutes (`tailscale set`, k3s), then run `headcni mesh repair`"
+    return Refusal(Trouble.NOT_ANNOUNCED, what, cure)
 
 
 def _word(value: object) -> str:

@@ -63,7 +63,7 @@ class Looker:
         self.deliveries: Mapping[Network, tuple[Delivery, ...]] = {}
         self.unjoined: Refusal | None = None
         self.settling = False
-        self._online_at = self.now()
+        self._online_at = self._looked_at = self.now()
         self.doubted_at = float("-inf")
         self._refreshed: tuple[float, frozenset[Network]] | None = None
         self._refreshing_until = float("-inf")
@@ -91,16 +91,22 @@ class Looker:
 
     async def tailscale(self) -> None:
         self.tailnet = await self._tailscaled.status()
+        self._looked_at = self.now()
         if isinstance(self.tailnet, Tailnet):
             self.index = Index.of(self.tailnet)
             if self.tailnet.me.online or not self.tailnet.running:
-                self._online_at = self.now()
+                self._online_at = self._looked_at
             self.prefs = await self._tailscaled.prefs()
             addresses = self.tailnet.me.addresses
         else:
             self.prefs = self.tailnet
             addresses = ()
         self.kernel = await asyncio.to_thread(self._kernel.look, addresses)
+
+    @property
+    def mute(self) -> bool:
+        """tailscaled did not answer, which says nothing of this node's membership."""
+        return isinstance(self.tailnet, Refusal) or isinstance(self.prefs, Refusal)
 
     async def headscale(self, headscale: Headscale | None) -> None:
         asked_at = self.now()  # what the answer says was so at this time or later
@@ -138,7 +144,7 @@ class Looker:
             kernel=replace(self.kernel, forward_drops=self.forward_drops),
             unjoined=self.unjoined,
             settling=self.settling,
-            offline_for=self.now() - self._online_at if isinstance(self.tailnet, Tailnet) else 0.0,
+            offline_for=self._looked_at - self._online_at if isinstance(self.tailnet, Tailnet) else 0.0,
             doubted_at=self.doubted_at,
             control=self.control,
             control_at=self.control_at,

@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cni.spec import Refusal
 from reconciler.config import Config
 from reconciler.mesh.acts import Actor, Outside
+from reconciler.mesh.codes import Trouble
 from reconciler.mesh.control.backend import Generation
 from reconciler.mesh.findings import dated, findings
 from reconciler.mesh.look import Looker, set_within
@@ -26,7 +28,7 @@ from reconciler.mesh.model import Chain, Finding, Prefs, Tailnet, View, Way
 from reconciler.mesh.policy import snippet
 from reconciler.mesh.preferences import exit_node_warning
 from reconciler.mesh.record import in_order
-from reconciler.mesh.repair import Repair
+from reconciler.mesh.repair import Act, Mend, Repair
 from reconciler.mesh.verify import Seen, judge
 from reconciler.mesh.witness import GiveAnswer, HeardHint, Probing, Witness
 from reconciler.settings import Network
@@ -37,11 +39,13 @@ log = logging.getLogger("headcni")
 RELIST = 30.0  # seconds between turns without any event
 UNEASY = 1.0  # while something does not hold
 SHORTEST = 0.2
+HEAR_SECONDS = 0.5  # for the bus; it takes some milliseconds
 REST_FOR_WORK = 50.0  # seconds of rest for each second of CPU
 LIST_EVERY = 30.0  # seconds, for Headscale; it pays 60 ms for each list
 LIST_FOR_EACH_NODE = 0.3  # and more in large clusters
 LIST_UNEASY = 2.0
 FILTER_EVERY = 60.0
+MOMENT = 2.0  # seconds that a turn waits for Headscale, which may take fifteen
 REPAIR_FILE = "mesh-repair"
 
 
@@ -73,12 +77,15 @@ class Mesh:
         self._cluster = config.cluster_cidrs
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._hearing = asyncio.Event()
         self._chains: dict[Network, Chain] = {}
         self._findings: tuple[Finding, ...] = ()
         self._ways: dict[tuple[str, Network], Way] = {}
         self._device_index = 0
         self._listed_at = self._filter_at = float("-inf")
         self._asked_to_repair = False
+        self._tasks: asyncio.TaskGroup
+        self._asking: asyncio.Task[None] | None = None  # Headscale
         self.witness = Witness(looker, self._own, self._cluster, self.now, self.soon, seed)
         self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
         self.witness.use(self._probe)
@@ -104,6 +111,7 @@ class Mesh:
     async def run(self) -> None:
         self._actor.load()
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._hear())
             tasks.create_task(self.witness.run())
             tasks.create_task(self._obey())
@@ -115,13 +123,25 @@ class Mesh:
                 self._actor.heard_routes(notice.advertise)
             if notice.error:
                 self._actor.login_error = notice.error
-            if notice.reconnected or (notice.about_me and not self._looker.refreshing):
+            if notice.reconnected:
+                self._hearing.set()
+            if notice.reconnected:
                 self._looker.doubt()
                 self.now()
+            elif notice.about_me and not self._looker.refreshing:
+                self._about_me()
             elif notice.advertise is not None:
                 self.now()
             else:
                 self.soon()
+
+    def _about_me(self) -> None:
+        """Every node is told so when anything is approved for anybody. So the witnesses are asked, which costs Headscale
+        nothing; only without any is there a reason to doubt."""
+        if not self.witness.ask_now():
+            self._looker.doubt()
+            self._repair.news()
+        self.soon()
 
     async def _obey(self) -> None:
         """`headcni mesh repair` leaves a file."""
@@ -137,6 +157,7 @@ class Mesh:
             await asyncio.sleep(1.0)
 
     async def _turns(self) -> None:
+        await set_within(self._hearing, HEAR_SECONDS)  # who writes along with our first write is told of by the bus
         while True:
             began = time.thread_time()
             self._wake.clear()
@@ -152,7 +173,8 @@ class Mesh:
             await asyncio.sleep(SHORTEST)
 
     def _uneasy(self) -> bool:
-        return any(not chain.in_force for chain in self._chains.values()) or self._repair.suspects
+        whole = all(chain.in_force for chain in self._chains.values())
+        return not whole or self._looker.mute or bool(self._repair.needed) or self._actor.failing
 
     # --- one turn
 
@@ -161,12 +183,13 @@ class Mesh:
         wanted = self._wanted()
         await self._looker.tailscale()
         await self._look_at_filter()
-        self._looker.unjoined = await self._actor.be_member()
+        unjoined = await self._actor.be_member()
+        joined = unjoined is None
+        self._looker.unjoined = None if self._looker.mute else unjoined
         self._looker.settling = self._actor.settling
-        joined = self._looker.unjoined is None
-        if not joined:
+        if self._looker.unjoined is not None:
             self._looker.forget()
-        if joined or self._stopped():
+        if joined or self._stopped(unjoined):
             await self._actor.set_preferences()
         if joined:
             await self._actor.keep_announced(wanted)
@@ -177,8 +200,9 @@ class Mesh:
         self._listen()
         seen = self._judge(wanted)
         mends = self._repair.plan(seen, tuple(self._chains.values()))
+        self._actor.keep_only(self._repair.needed)
         for mend in mends:
-            await self._actor.mend(mend, wanted)
+            await self._mend(mend, wanted)
         if mends:
             seen = self._judge(wanted)
             self._urgent.set()  # what came of it is looked at at once
@@ -188,9 +212,10 @@ class Mesh:
             self._asked_to_repair = False
             self._store.remove(REPAIR_FILE)
 
-    def _stopped(self) -> bool:
-        tailnet = self._looker.tailnet
-        return isinstance(tailnet, Tailnet) and tailnet.state == "Stopped" and bool(self._needs.config().headscale_url)
+    def _stopped(self, unjoined: Refusal | None) -> bool:
+        """At our control server, so it is a preference like any other."""
+        stopped = unjoined is not None and unjoined.code == Trouble.MESH_STOPPED
+        return stopped and bool(self._needs.config().headscale_url)
 
     async def _look_at_filter(self) -> None:
         prefs, now = self._looker.prefs, self._looker.now()
@@ -210,8 +235,22 @@ class Mesh:
             every = LIST_UNEASY
         if self._looker.now() - self._listed_at < every:
             return
-        await self._looker.headscale(self._out.headscale)
         self._listed_at = self._looker.now()
+        await self._beside(self._looker.headscale(self._out.headscale))
+
+    async def _mend(self, mend: Mend, wanted: frozenset[Network]) -> None:
+        work = self._actor.mend(mend, wanted)
+        await (self._beside(work) if mend.act is Act.APPROVE else work)
+
+    async def _beside(self, asking: Coroutine[Any, Any, None]) -> None:
+        """Whatever Headscale does, turns go on; what it says in the end is looked at then. One at a time."""
+        if self._asking is not None and not self._asking.done():
+            asking.close()
+            return
+        self._asking = self._tasks.create_task(asking)
+        _, late = await asyncio.wait([self._asking], timeout=MOMENT)
+        if late:
+            self._asking.add_done_callback(lambda _: self.now())
 
     def _notice_restart(self) -> None:
         """tailscaled makes its interface anew each time; sessions that others believe alive are mended by traffic."""

@@ -6,7 +6,7 @@ a route that a pod needs is missing.
 
 - *refresh* (`start {}`): where nothing else can tell what is so, or where all witnesses fell silent at once. It is also
   how a node learns that it was deleted.
-- *approve*: with a key on this node, as often as needed; failures back off.
+- *approve*: with a key on this node, as often as needed; what does not help is tried less and less often.
 - *re-announce*: served by nobody, although announced. Headscale up to 0.25 forgets an approval with the
   announcement, so this is left out where a person or an approver must approve.
 - *toggle accept-routes*: tailscaled never restores a route that somebody deleted from its table.
@@ -28,6 +28,7 @@ PATIENCE = 20.0  # seconds before an announcement is made again
 SILENT = 2.9  # seconds without a word of any witness: a round was not answered
 MISSING = 3.0  # seconds before a route is taken for lost
 FIRST_REFRESH, LAST_REFRESH = 5.0, 300.0
+FIRST_APPROVAL, LAST_APPROVAL = 2.0, 30.0
 
 
 class Act(StrEnum):
@@ -49,25 +50,25 @@ class Repair:
         self._approval = approval
         self._cluster = tuple(cluster)
         self._reannounce = Budget(3, 600.0)
+        self._reannounce_at = float("-inf")
         self._toggle = Budget(3, 600.0)
         self._refresh_again = FIRST_REFRESH
         self._refresh_at = float("-inf")
+        self._approve_again = FIRST_APPROVAL
+        self._approve_at = float("-inf")
         self._missing_since: float | None = None
+        self.needed: set[Act] = set()  # at the last plan, whether it was their time or not
 
     def reset(self) -> None:
         """An operator says `repair`."""
         self.__init__(self._approval, self._cluster)  # type: ignore[misc]
-
-    @property
-    def suspects(self) -> bool:
-        """It waits for a moment to pass before it acts."""
-        return self._missing_since is not None
 
     def news(self) -> None:
         """Something happened to this node: the next refresh need not wait for long."""
         self._refresh_again = FIRST_REFRESH
 
     def plan(self, seen: Seen, chains: tuple[Chain, ...]) -> list[Mend]:
+        self.needed.clear()
         if seen.unjoined is not None or not isinstance(seen.tailnet, Tailnet) or not isinstance(seen.prefs, Prefs):
             return []
         found = [self._approve(seen, chains), self._announce_again(seen, chains), self._lost_routes(seen)]
@@ -78,12 +79,24 @@ class Repair:
         if self._approval != "key" or own is None:
             return None
         missing = tuple(chain.prefix for chain in chains if _announced(chain) and chain.prefix not in own.approved)
-        return Mend(Act.APPROVE, missing, "announced, not approved") if missing else None
+        if not missing:
+            self._approve_again, self._approve_at = FIRST_APPROVAL, float("-inf")
+            return None
+        self.needed.add(Act.APPROVE)
+        if seen.at < self._approve_at:
+            return None
+        self._approve_at = seen.at + self._approve_again
+        self._approve_again = min(LAST_APPROVAL, self._approve_again * 2)
+        return Mend(Act.APPROVE, missing, "announced, not approved")
 
     def _announce_again(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
         idle = tuple(chain.prefix for chain in chains if self._served_by_nobody(chain, seen))
-        if not idle or not self._reannounce.take(seen.at):
+        if not idle:
             return None
+        self.needed.add(Act.REANNOUNCE)
+        if seen.at < self._reannounce_at or not self._reannounce.take(seen.at):
+            return None
+        self._reannounce_at = seen.at + PATIENCE  # what comes of it is seen later
         return Mend(Act.REANNOUNCE, idle, "announced, but sent to nobody")
 
     def _served_by_nobody(self, chain: Chain, seen: Seen) -> bool:
@@ -104,6 +117,7 @@ class Repair:
         if not lost:
             self._missing_since = None
             return None
+        self.needed.add(Act.TOGGLE)
         if self._missing_since is None:
             self._missing_since = seen.at
         if seen.at - self._missing_since < MISSING or not self._toggle.take(seen.at):
@@ -115,6 +129,7 @@ class Repair:
         why = self._reason_to_refresh(seen, chains)
         if not why:
             return None
+        self.needed.add(Act.REFRESH)
         if seen.at < self._refresh_at:
             return None
         self._refresh_at = seen.at + self._refresh_again

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import Protocol
 
 from cni.spec import Refusal
@@ -72,16 +73,17 @@ class Witness:
         own: Callable[[], tuple[Network, ...]],
         cluster: tuple[Network, ...],
         news: Callable[[], None],
-        fell_silent: Callable[[], None],
+        look_again: Callable[[], None],
         seed: str,
     ) -> None:
-        """`own`: this node's prefixes. `news` is called when what a witness says of us has changed."""
+        """`own`: this node's prefixes. `news` is called when what a witness says of us has changed, `look_again` when
+        one is silent, or packets begin or cease to arrive somewhere."""
         self._looker = looker
         self._prober: Probing = Silent()
         self._own = own
         self._cluster = cluster
         self._news = news
-        self._fell_silent = fell_silent
+        self._look_again = look_again
         self.schedule = Schedule(seed)
         self._askers: dict[IpAddress, Asker] = {}
         self._hinted: set[IpAddress] = set()
@@ -108,6 +110,13 @@ class Witness:
         if source in self._looker.index.by_address:
             self._hinted.add(source)
             self._hint_came.set()
+
+    def ask_now(self) -> bool:
+        """Those that answered last, out of their turn. False: there is none."""
+        chosen = self.schedule.witnesses
+        self._hinted.update(chosen)
+        self._hint_came.set()
+        return bool(chosen)
 
     def hint_who_looks_different(self) -> None:
         """To be called after each look."""
@@ -169,18 +178,28 @@ class Witness:
         for part in range(parts):
             asked = own[part * MAX_PREFIXES : (part + 1) * MAX_PREFIXES]
             outcome = await self._prober.ask(source, ask.target, asked, WITHIN)
+            arrived = self._arrives(ask)
             if isinstance(outcome, Unanswered):
                 self.schedule.unanswered(ask, self._looker.now(), outcome.why)
                 self._miss(ask, part)
+            else:
+                self.schedule.answered(ask, self._looker.now(), outcome.rtt_ms)
+                self._note(ask, part, outcome)
+            if self._arrives(ask) != arrived:
+                self._look_again()
+            if isinstance(outcome, Unanswered):
                 return
-            self.schedule.answered(ask, self._looker.now(), outcome.rtt_ms)
-            self._note(ask, part, outcome)
+
+    def _arrives(self, ask: Ask) -> bool | None:
+        """Whether packets of pods do, as far as is known."""
+        standing = self.schedule.delivery(ip_network(ask.target)) if ask.purpose is Purpose.DELIVERY else None
+        return None if standing is None else standing.failures == 0
 
     def _miss(self, ask: Ask, part: int) -> None:
-        """That a witness fell silent is news: it may be this node that nobody hears any more."""
-        peer = self._looker.index.who_is(ask.target)
+        """That a witness is silent is news: it may be this node that nobody hears any more."""
+        peer = self._looker.index.by_address.get(ask.target)
         if peer is not None and f"{peer.key}#{part}" in self._looker.reports:
-            self._fell_silent()
+            self._look_again()
 
     def _note(self, ask: Ask, part: int, echo: Echo) -> None:
         peer = self._looker.index.who_is(ask.target)

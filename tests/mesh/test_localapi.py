@@ -19,6 +19,7 @@ from fixtures.localapi.node import GOOD_KEY
 from reconciler.mesh import localapi_transport
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.localapi import LocalApi, masked
+from reconciler.mesh.localapi_decode import unsuitable
 from reconciler.mesh.model import Prefs, Tailnet
 from tests.mesh.contract_localapi import eventually, until
 
@@ -87,9 +88,10 @@ def test_without_a_fault(tmp_path, call):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_an_answer_that_never_comes(tmp_path, call):
-    seen = outcome(tmp_path, call, Fault(hang=True), read_seconds=0.05, write_seconds=0.05)
+    seen = outcome(tmp_path, call, Fault(hang=True), read_seconds=0.05, write_seconds=0.07)
     method, path, _ = CALLS[call]
-    refused(seen, Trouble.TAILSCALED_UNREACHABLE, "within 0.05 s", f"{method} {path}", str(tmp_path))
+    waited = "within 0.05 s" if method == "GET" else "within 0.07 s"
+    refused(seen, Trouble.TAILSCALED_UNREACHABLE, waited, f"{method} {path}", str(tmp_path))
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -373,6 +375,31 @@ def test_the_stand_in_tells_the_old_of_itself_until_a_refresh(tmp_path):
             return server.node.serving, stale.me.primary, {str(each) for each in (await api.status()).me.primary}
 
     assert asyncio.run(run()) == ((POD,), frozenset(), {POD})
+
+
+def test_the_stand_in_may_be_locked_old_and_without_an_interface(tmp_path):
+    async def run():
+        async with joined(tmp_path) as (server, api):
+            server.node.locked, server.node.version, server.node.tun = True, "1.64.2-tabc", False
+            return await api.edit({"ShieldsUp": True}), await api.prefs(), await api.status()
+
+    edited, prefs, status = asyncio.run(run())
+    refused(edited, Trouble.TAILSCALED_LOCKED, "config file is locked")
+    assert prefs.raw["ShieldsUp"] is False
+    assert (status.version, status.tun) == ("1.64.2-tabc", False)
+    refused(unsuitable(status), Trouble.TAILSCALED_UNSUITABLE, "1.64.2-tabc", "1.66.0")
+
+
+def test_the_stand_in_may_approve_by_itself(tmp_path):
+    async def run():
+        async with joined(tmp_path) as (server, api):
+            server.node.auto_approve = True
+            await api.edit({"AdvertiseRoutes": [POD, FOREIGN]})
+            first = server.node.serving
+            server.node.disapprove(POD)
+            return first, server.node.serving
+
+    assert asyncio.run(run()) == ((POD, FOREIGN), (FOREIGN,))
 
 
 def test_wanting_to_run_before_a_start_would_call_home(tmp_path):

@@ -41,6 +41,12 @@ def as_required(sim: MeshSim) -> bool:
     return all(sim.node.prefs[each.name] == each.value for each in REQUIRED)
 
 
+def all_holds(sim: MeshSim) -> bool:
+    links = [state for chain in sim.view.chains for state in chain.links.values()]
+    ways = [way.delivered for way in sim.view.ways if way.routed]
+    return all(state.holds is Holds.YES for state in (*links, *ways))
+
+
 def approver(sim: MeshSim) -> asyncio.Task[None]:
     """The one that holds the cluster's key."""
     me = Member("worker-1", tuple(map(ip_network, OWN)), Identity(Mark.NODE_KEY, sim.node.me.key))
@@ -76,11 +82,10 @@ def test_a_new_node_gets_there_by_itself(tmp_path, approval):
         assert sim.announced == (*FOREIGN, *OWN)
         assert set(sim.node.serving) == set(OWN)
         await sim.until(lambda: not sim.troubles(), 3, "nothing is wrong")
+        await sim.until(lambda: all_holds(sim), 5, "every link of every prefix, and every way, holds")
         view = sim.view
         assert (view.state, view.control_url, view.foreign) == ("Running", sim.url, FOREIGN)
         assert (view.peers, view.peers_online, len(view.ways)) == (3, 3, 6)
-        assert all(state.holds is Holds.YES for chain in view.chains for state in chain.links.values())
-        assert all(way.routed and way.delivered.holds is Holds.YES for way in view.ways)
 
     play(tmp_path, story, approval=approval)
 

@@ -7,10 +7,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from fixtures.lab import Netns
 from fixtures.mesh import Pod
@@ -50,18 +50,16 @@ def _connects(sender: Netns, family: int, target: tuple[str, int], give_up: floa
     return True
 
 
-def wrong_pairs(pods: Iterable[Pod], patience: float = 20) -> list[str]:
-    """Of all ordered pairs and both families: those where the receiver does not see the sender's own address."""
-    pods = list(pods)
+def wrong_pairs(pods: Sequence[Pod], patience: float = 20) -> list[str]:
+    """Of all ordered pairs and both families: those where the receiver does not see the sender's own address. The
+    patience is for all of them together."""
+    give_up = time.monotonic() + patience
     wrong = []
-    for sender in pods:
-        for receiver in pods:
-            for own, target in ((sender.v4, receiver.v4), (sender.v6, receiver.v6)):
-                if sender is receiver:
-                    continue
-                seen = source_seen(sender.netns, receiver.netns, target, patience)
-                if seen != own:
-                    wrong.append(f"{sender} to {target}: seen as {seen or 'nobody'}")
+    for sender, receiver in permutations(pods, 2):
+        for own, target in ((sender.v4, receiver.v4), (sender.v6, receiver.v6)):
+            seen = source_seen(sender.netns, receiver.netns, target, max(0.5, give_up - time.monotonic()))
+            if seen != own:
+                wrong.append(f"{sender} to {target}: seen as {seen or 'nobody'}")
     return wrong
 
 

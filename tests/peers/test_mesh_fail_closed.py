@@ -156,7 +156,7 @@ def test_nothing_leaves_in_clear_while_it_breaks_and_mends(cluster: Cluster, pod
 def test_a_node_that_never_joined(cluster: Cluster, pods: list[Pod], fenced: bool, tmp_path: Path) -> None:
     """And what the fence is for: without it, the same packets are on the LAN."""
     mesh = cluster.mesh
-    third = MeshSite(mesh, mesh.nodes[2], "--fail-closed", str(fenced).lower())
+    third = MeshSite(mesh, mesh.nodes[2], "--fail-closed" if fenced else "--no-fail-closed")
     with third:
         pod = third.new_pod("a")
         seen = in_clear(cluster, {pod.netns: pods[0], third.node: pods[1]})

@@ -25,41 +25,80 @@ SHOWN = 5.0  # seconds from the real state to the shown one
 ADDS = 15
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    running = Cluster(tmp_path_factory.mktemp("mesh"), by_hand=("node1",))
-    with running:
-        one = running.sites[0].tailscaled
-        one.announce(*FOREIGN, *one.announced)
-        running.mesh.headscale.approve("node1", *FOREIGN)
-        running.wait_whole()
-        yield running
+class Shared:
+    """The mesh of all tests. One that a test could not leave whole is not handed to the next: that gets a new one."""
+
+    def __init__(self, directories: pytest.TempPathFactory) -> None:
+        self._directories = directories
+        self.cluster: Cluster | None = None
+        self.pods: list[Pod] = []
+        self.usual = 0.0  # median seconds of an ADD
+
+    def get(self) -> Cluster:
+        if self.cluster is None:
+            self.cluster = Cluster(self._directories.mktemp("mesh"), by_hand=("node1",))
+            self.cluster.__enter__()
+            try:
+                self._prepare(self.cluster)
+            except BaseException:
+                self.end()
+                raise
+        return self.cluster
+
+    def _prepare(self, cluster: Cluster) -> None:
+        one, two, three = cluster.sites
+        one.tailscaled.announce(*FOREIGN, *one.tailscaled.announced)
+        cluster.mesh.headscale.approve("node1", *FOREIGN)
+        cluster.wait_whole()
+        self.usual = median(one.timed_adds(ADDS))
+        self.pods = [one.new_pod("a"), one.new_pod("b"), two.new_pod("c"), three.new_pod("d")]
+
+    def end(self) -> None:
+        if self.cluster is not None:
+            self.cluster.__exit__(None, None, None)
+            self.cluster = None
+
+    def check(self) -> None:
+        cluster = self.get()
+        cluster.wait_whole()
+        assert wrong_pairs(self.pods) == []
+        one, two, three = cluster.sites
+        assert [each for each in one.tailscaled.announced if each in FOREIGN] == list(FOREIGN)
+        assert set(one.tailscaled.announced) == {*FOREIGN, *one.at.pod_cidrs}
+        assert set(FOREIGN) <= cluster.mesh.headscale.node("node1").approved
+        assert set(two.tailscaled.announced) == set(two.at.pod_cidrs)
+        assert set(three.tailscaled.announced) == set(three.at.pod_cidrs)
+        assert cluster.errors() == []
 
 
 @pytest.fixture(scope="module")
-def pods(cluster: Cluster) -> list[Pod]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    made = Shared(tmp_path_factory)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def cluster(shared: Shared) -> Iterator[Cluster]:
+    yield shared.get()
+    try:
+        shared.check()
+    except BaseException:
+        shared.end()
+        raise
+
+
+@pytest.fixture
+def pods(cluster: Cluster, shared: Shared) -> list[Pod]:
     """Two on the first node, one on each other."""
-    one, two, three = cluster.sites
-    return [one.new_pod("a"), one.new_pod("b"), two.new_pod("c"), three.new_pod("d")]
+    return shared.pods
 
 
-@pytest.fixture(scope="module")
-def usual(cluster: Cluster) -> float:
-    return median(cluster.sites[0].timed_adds(ADDS))
-
-
-@pytest.fixture(autouse=True)
-def _whole_before_and_after(cluster: Cluster, pods: list[Pod]) -> Iterator[None]:
-    yield
-    cluster.wait_whole()
-    assert wrong_pairs(pods) == []
-    one, two, three = (site.tailscaled for site in cluster.sites)
-    assert [each for each in one.announced if each in FOREIGN] == list(FOREIGN)
-    assert set(one.announced) == {*FOREIGN, *cluster.sites[0].at.pod_cidrs}
-    assert set(FOREIGN) <= cluster.mesh.headscale.node("node1").approved
-    assert set(two.announced) == set(cluster.sites[1].at.pod_cidrs)
-    assert set(three.announced) == set(cluster.sites[2].at.pod_cidrs)
-    assert cluster.errors() == []
+@pytest.fixture
+def usual(cluster: Cluster, shared: Shared) -> float:
+    return shared.usual
 
 
 def adds_are_as_fast(site: MeshSite, usual: float, record: pytest.FixtureRequest) -> None:
@@ -67,23 +106,6 @@ def adds_are_as_fast(site: MeshSite, usual: float, record: pytest.FixtureRequest
     ratio = median(site.timed_adds(ADDS)) / usual
     record.node.user_properties.append(("add_p50_ratio", round(ratio, 2)))
     assert ratio < 3
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-def test_tailscaled_ends_and_comes_back(
-    cluster: Cluster, pods: list[Pod], usual: float, request: pytest.FixtureRequest, how: str
-) -> None:
-    one, *_ = cluster.sites
-    getattr(one.tailscaled, how)()
-    one.wait_trouble(Trouble.TAILSCALED_UNREACHABLE, timeout=SHOWN)
-    assert one.view()["state"] == "unreachable"
-    assert not one.in_force
-    adds_are_as_fast(one, usual, request)
-    assert source_seen(pods[0].netns, pods[1].netns, pods[1].v4) == pods[0].v4, "pods of one node need no mesh"
-    one.tailscaled.start()
-    one.wait_in_force()
-    assert Trouble.TAILSCALED_UNREACHABLE not in one.troubles()
-    assert source_seen(pods[2].netns, pods[0].netns, pods[0].v4) == pods[2].v4
 
 
 def test_headscale_is_away_for_a_while(
@@ -106,6 +128,22 @@ def test_headscale_is_away_for_a_while(
     assert max(each.longest_gap for each in both) <= 2, "pods that talk go on talking"
 
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_tailscaled_ends_and_comes_back(
+    cluster: Cluster, pods: list[Pod], usual: float, request: pytest.FixtureRequest, how: str
+) -> None:
+    one, *_ = cluster.sites
+    getattr(one.tailscaled, how)()
+    one.wait_trouble(Trouble.TAILSCALED_UNREACHABLE, timeout=SHOWN)
+    one.wait(lambda: one.view()["state"] == "unreachable" and not one.in_force, SHOWN, "it is shown as down")
+    adds_are_as_fast(one, usual, request)
+    assert source_seen(pods[0].netns, pods[1].netns, pods[1].v4) == pods[0].v4, "pods of one node need no mesh"
+    one.tailscaled.start()
+    one.wait_in_force()
+    assert Trouble.TAILSCALED_UNREACHABLE not in one.troubles()
+    assert source_seen(pods[2].netns, pods[0].netns, pods[0].v4) == pods[2].v4
+
+
 def test_tailscaled_is_restarted_while_headscale_is_away(
     cluster: Cluster, pods: list[Pod], usual: float, request: pytest.FixtureRequest
 ) -> None:
@@ -115,7 +153,7 @@ def test_tailscaled_is_restarted_while_headscale_is_away(
     one.tailscaled.kill()
     one.tailscaled.start()
     one.wait_trouble(Trouble.CONTROL_LOST, cluster.mesh.headscale.url, timeout=SHOWN)
-    assert not one.in_force
+    one.wait(lambda: not one.in_force, SHOWN, "its prefixes are not in force")
     adds_are_as_fast(one, usual, request)
     assert source_seen(pods[0].netns, pods[1].netns, pods[1].v4) == pods[0].v4
     cluster.mesh.headscale.start()
@@ -148,8 +186,7 @@ def test_a_prefix_is_unapproved_by_hand(cluster: Cluster) -> None:
     cluster.mesh.headscale.disapprove("node3", prefix)
     three.wait(lambda: three.links(prefix).get("serving") == "no", SHOWN, "it is shown as not serving")
     assert {Trouble.NOT_APPROVED, Trouble.NOT_PRIMARY} & set(three.troubles())
-    three.wait_in_force(timeout=60)
-    assert prefix in cluster.mesh.headscale.node("node3").serving
+    eventually(lambda: prefix in cluster.mesh.headscale.node("node3").serving, "it is served again", 60)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +202,15 @@ def test_a_preference_is_turned_back(cluster: Cluster, name: str, value: bool) -
 def test_somebody_turns_a_preference_back_again_and_again(cluster: Cluster, pods: list[Pod]) -> None:
     """Two programs that undo each other would cut the pods off with each stroke: it is told, and left."""
     *_, three = cluster.sites
-    for _ in range(3):
+
+    def is_answered() -> bool:
+        return not three.tailscaled.prefs()["CorpDNS"] or Trouble.PREFERENCE in three.troubles()
+
+    for _ in range(5):
         three.tailscaled.edit(CorpDNS=True)
-        if Trouble.PREFERENCE not in three.troubles():
-            eventually(
-                lambda: not three.tailscaled.prefs()["CorpDNS"] or Trouble.PREFERENCE in three.troubles(), "", SHOWN
-            )
+        eventually(is_answered, "it is set again, or given up", SHOWN)
+        if Trouble.PREFERENCE in three.troubles():
+            break
     three.wait_trouble(Trouble.PREFERENCE, "CorpDNS", timeout=SHOWN)
     time.sleep(3)  # that it is left alone is shown by nothing happening
     assert three.tailscaled.prefs()["CorpDNS"] is True
@@ -203,15 +243,14 @@ def test_two_nodes_have_the_same_prefix(cluster: Cluster, pods: list[Pod]) -> No
     one.wait_trouble(Trouble.CIDR_CONFLICT, "node3", prefix, timeout=SHOWN)
     assert source_seen(pods[0].netns, pods[1].netns, pods[1].v4) == pods[0].v4
     three.tailscaled.announce(*own)
-    one.wait_in_force(timeout=60)
-    assert prefix in cluster.mesh.headscale.node("node1").serving
+    eventually(lambda: prefix in cluster.mesh.headscale.node("node1").serving, "node1 has it again", 60)
 
 
 def test_a_route_is_deleted_from_tailscaleds_table(cluster: Cluster) -> None:
-    """tailscaled never restores it by itself."""
+    """tailscaled never restores it by itself. It is missed with the next look of all, each half minute."""
     one, two, _ = cluster.sites
     one.node.run("ip", "route", "del", two.at.pod_cidr, "table", "52")
-    one.tailscaled.wait_accepts(two.at.pod_cidr, timeout=15)
+    one.tailscaled.wait_accepts(two.at.pod_cidr, timeout=45)
 
 
 def test_tailscale_is_taken_down_by_hand(cluster: Cluster) -> None:
