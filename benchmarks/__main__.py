@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import box, burst, footprint, headcni, scale, sequential, start
+from benchmarks import box, burst, footprint, headcni, mesh, scale, sequential, start
 from fixtures.peers import cache
 from fixtures.peers.system import cache_root
 
@@ -21,6 +21,7 @@ PARTS = {
     "burst": (burst.run, 4),
     "scale": (scale.run, 60),
     "footprint": (footprint.run, 1),
+    "mesh": (mesh.run, 60),
 }
 
 

@@ -26,6 +26,7 @@ class Daemon:
     state: Path
     process: subprocess.Popen[bytes]
     contender: Contender
+    started: float  # by the wall clock
 
     def quiet(self) -> None:
         """Until no attachment is being torn down: what a DEL leaves to do is not charged to the next contender."""
@@ -61,17 +62,20 @@ def build_plugin(work: Path) -> Path:
 
 
 @contextmanager
-def daemon(node: Node, state: Path, work: Path) -> Iterator[Daemon]:
+def daemon(
+    node: Node, state: Path, work: Path, pod_cidr: str = POD_CIDR, mesh: str = "--mesh none"
+) -> Iterator[Daemon]:
     node.enter()
     state.mkdir(mode=0o700, exist_ok=True)
     ours = contender("headcni", work / "bin" / "headcni", node, work, {"type": "headcni", "state_dir": str(state)})
     log_file = work / f"{state.name}.log"
     with log_file.open("wb") as log:
-        flags = f"--state-dir {state} --pod-cidr {POD_CIDR} --mesh none --kube off --metrics-port 0"
+        flags = f"--state-dir {state} --pod-cidr {pod_cidr} {mesh} --kube off --metrics-port 0"
         command = [sys.executable, "-m", "reconciler.operate.cli", "daemon", *flags.split()]
+        started = time.time()
         process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log, env=_environment(work))
     try:
-        yield Daemon(state, process, ours)
+        yield Daemon(state, process, ours, started)
     except Exception:
         print("the daemon's last words:", *log_file.read_text().splitlines()[-5:], sep="\n  ", file=sys.stderr)
         raise

@@ -50,6 +50,8 @@ log = logging.getLogger("headcni")
 
 THREADS = 4  # for netlink; the kernel takes one writer at a time anyway
 AUDIT_SECONDS = 60.0
+FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0  # before a task that failed is started again
+LEAVE_SECONDS = 30.0
 STOP_SECONDS = 4.0  # of the five that SIGTERM is given
 LOCK_TRIES = 20  # a plugin that looks at the lock holds it for an instant
 DEFAULT_MTU = 1280  # what every mesh interface can carry
@@ -163,8 +165,6 @@ class Daemon:
             self._once.warn(f"configuration {warning}", warning)
         if self._mesh is not None:
             self._mesh.attend(lambda: self._desk.records, self._engine.post, self._reporter.changed)
-            for problem in self._host.close_the_way_out(self._wish()):  # before the first pod is wired
-                self._once.warn(f"node {problem}", str(problem))
         self._recover()
         await self._prepare_host()
         await self._reporter.look_at_host()
@@ -191,7 +191,21 @@ class Daemon:
         log.info("stopped")
 
     def _mesh_tasks(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
-        return (("mesh", self._mesh.run), ("fence", self._mesh.watch)) if self._mesh else ()
+        if self._mesh is None:
+            return (("leave the mesh", self._leave_mesh),) if (self._store.root / "mesh.json").exists() else ()
+        return self._mesh.tasks
+
+    async def _leave_mesh(self) -> None:
+        """mesh.mode was tailscale before: what was announced and set then is taken back, when tailscaled lets us."""
+        from reconciler.mesh.leave import leave
+
+        while True:
+            for each in await leave(self._store, self._config.tailscale_socket):
+                if isinstance(each, str):
+                    log.info("mesh: %s", each)
+                else:
+                    self._once.warn(f"left mesh {each.code}", f"mesh.mode is none, but the mesh is not left: {each}")
+            await asyncio.sleep(LEAVE_SECONDS)
 
     def _open_endpoint(self) -> None:
         """After the first intents were served: what it imports takes longer than they do."""
@@ -211,9 +225,12 @@ class Daemon:
             self._endpoint = opened
 
     async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        pause = FIRST_PAUSE
         while True:
+            began = time.monotonic()
             await self._supervised(name, work)
-            await asyncio.sleep(1.0)
+            pause = FIRST_PAUSE if time.monotonic() - began > LAST_PAUSE else min(LAST_PAUSE, 2 * pause)
+            await asyncio.sleep(pause)
 
     async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -240,6 +257,7 @@ class Daemon:
         records = self._recovery.load()
         gc.freeze()
         gc.enable()
+        self._close_the_way_out()
         waiting = self._mailbox.collect()
         self._recovery.compare(waiting)
         self._engine.submit(waiting)
@@ -248,6 +266,12 @@ class Daemon:
         log.info(
             "started records=%d waiting=%d quarantined=%d took_ms=%.0f", records, len(waiting), quarantined, took_ms
         )
+
+    def _close_the_way_out(self) -> None:
+        """Before the first pod is wired, and with the pools of all that are: none of them is ever without its guard."""
+        if self._mesh is not None:
+            for problem in self._host.close_the_way_out(self._wish()):
+                self._once.warn(f"node {problem}", str(problem))
 
     # --- in the background
 

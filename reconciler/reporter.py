@@ -145,6 +145,7 @@ class Reporter:
             mesh={
                 "mode": self.config.mesh_mode,
                 "static_routes": [str(route) for route in self.config.static_routes],
+                "socket": str(self.config.tailscale_socket),
                 "cluster_cidrs": [str(cidr) for cidr in self.config.cluster_cidrs],
                 **self._mesh(),
             },

@@ -134,9 +134,12 @@ class Actor:
         if not self._attempts.may_try(key, now):
             return self._tried(url, now, why)
         if wished is not None:
-            refusal = self._remember_prefs(prefs, url)
+            refusal = self._remember_prefs(prefs, url, joining=True)
             if refusal is not None:
                 return refusal
+            for name, value in wished.items():
+                if prefs.raw.get(name) != value and name not in ("ControlURL", "WantRunning", "LoggedOut"):
+                    self._did(f"joining with {name} {_word(value)}, which was {_word(prefs.raw.get(name))}")
         self._attempts = self._attempts.tried(key, now)
         self.login_error = ""
         self._did(f"joining {url}" + (f" again: {why.msg}" if why else ""))
@@ -154,8 +157,8 @@ class Actor:
 
     async def set_preferences(self) -> None:
         prefs = self._looker.prefs
-        if isinstance(prefs, Refusal):
-            return
+        if isinstance(prefs, Refusal) or (self._told.record and not self._told.record.written_for(prefs.control_url)):
+            return  # of another profile: `keep_announced` says so
         config = self._config()
         found = preferences.differences(prefs, config.accept_dns)
         if not config.repair_preferences:
@@ -177,10 +180,14 @@ class Actor:
         if refusal is not None:
             self.note("preferences", refusal)
 
-    def _remember_prefs(self, prefs: Prefs, url: str) -> Refusal | None:
+    def _remember_prefs(self, prefs: Prefs, url: str, joining: bool = False) -> Refusal | None:
+        """Of a node that was not joined, accept-dns had no effect; put back into one that is, it takes away the node's
+        name servers."""
         if self._told.record is None:
             return self._told.trouble
         found = preferences.differences(prefs, self._config().accept_dns)
+        if joining:
+            found = tuple(each for each in found if each.name != "CorpDNS")
         return self._keep(preferences.remembered(self._told.record, found, url))
 
     # --- announcing
@@ -201,21 +208,21 @@ class Actor:
                 case announce.Write(kept) | announce.Forget(kept):
                     refusal = self._keep(kept)
                 case announce.Edit(change):
-                    refusal = await self._edit_routes(change)
+                    refusal = await self._edit_routes(change, wanted)
             if refusal is not None:
                 self.note("announcing", refusal)
                 return
         self.note("announcing", _contested(wanted))
 
-    async def _edit_routes(self, change: announce.Merge) -> Refusal | None:
+    async def _edit_routes(self, change: announce.Merge, wanted: frozenset[Network]) -> Refusal | None:
         """Read, merge, write; and once more, if somebody wrote between our reading and our writing."""
         self._written.clear()
         fresh = await self._out.tailscaled.prefs()
         if isinstance(fresh, Refusal):
             return fresh
         assert self._told.record is not None
-        wanted = self._told.record.announced - frozenset(change.withdraw)
-        change = announce.merge(fresh.advertise, wanted, self._told.record.announced)
+        recorded = self._told.record.announced
+        change = announce.merge(fresh.advertise, wanted & recorded, recorded)
         if self._standing.intersection(change.add) and not self._again.take(self._looker.now()):
             return _contested(change.add)
         edited = await self._out.tailscaled.edit({"AdvertiseRoutes": list(change.routes)})

@@ -41,6 +41,8 @@ class Trouble(IntEnum):
     HEADSCALE_POLICY = 147
     SECRET = 148
     DNS = 149
+    UNPROVEN = 150
+    NOT_SERVED = 151
 
 
 REMEDIES: dict[Trouble, tuple[str, str]] = {
@@ -159,6 +161,14 @@ REMEDIES: dict[Trouble, tuple[str, str]] = {
     Trouble.SECRET: (
         "a key cannot be read, or is empty",
         "the message names the file or variable; it must hold the key and nothing else",
+    ),
+    Trouble.UNPROVEN: (
+        "nobody could be asked yet whether the prefix is served",
+        "wait some seconds; if it lasts, see the other troubles of this node",
+    ),
+    Trouble.NOT_SERVED: (
+        "the prefix is announced, but Headscale sends it to no node",
+        "approve it; if it is approved, the daemon announces it again by itself",
     ),
     Trouble.DNS: (
         "names of the tailnet cannot be resolved from pods",

@@ -14,6 +14,7 @@ from pathlib import Path
 from cni.spec import Refusal
 from reconciler.mesh import announce, preferences, record
 from reconciler.mesh.codes import Trouble
+from reconciler.mesh.model import Prefs
 from reconciler.mesh.ports import Tailscaled
 from reconciler.settings import as_text
 from reconciler.store import Store
@@ -43,7 +44,7 @@ async def undo(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) ->
             return
         match announce.next_step(prefs, ours, ()):
             case Refusal() as refusal:
-                yield refusal
+                yield _of_another_profile(refusal, store, prefs)
                 return
             case announce.Write(kept) | announce.Forget(kept):
                 refused = record.save(store, kept)
@@ -51,7 +52,8 @@ async def undo(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) ->
             case announce.Edit(change):
                 edited = await tailscaled.edit({"AdvertiseRoutes": list(change.routes)})
                 refused = edited if isinstance(edited, Refusal) else None
-                yield f"withdrew {', '.join(map(str, change.withdraw))} from the mesh"
+                if refused is None:
+                    yield f"withdrew {', '.join(map(str, change.withdraw))} from the mesh"
             case None:
                 async for each in _put_back(tailscaled, store, ours):
                     yield each
@@ -61,6 +63,15 @@ async def undo(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) ->
             return
     what = "AdvertiseRoutes does not stay as written"
     yield Refusal(Trouble.NOT_ANNOUNCED, what, "find out who else writes it, stop that, and run this again")
+
+
+def _of_another_profile(refusal: Refusal, store: Store, prefs: Prefs) -> str | Refusal:
+    """Logged out, or killed before it was ever joined: then there is no profile any more that ours could be in."""
+    if prefs.logged_out or not prefs.control_url:
+        store.remove(record.FILE)
+        return "tailscaled is logged out: nothing of HeadCNI's is in it any more"
+    cure = f"`tailscale switch` back to it; or give it up: delete {store.root / record.FILE}, then run this again"
+    return Refusal(refusal.code, refusal.msg, cure)
 
 
 async def _put_back(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) -> AsyncIterator[str | Refusal]:

@@ -27,6 +27,7 @@ log = logging.getLogger("headcni")
 
 SMALL_LINES_SINCE = (1, 100, 0)
 GATHERED = 256  # NotifyRateLimit
+WRITES_KEPT = 64  # of AdvertiseRoutes, for who has not looked yet
 LONGEST_LINE = 1 << 20  # bytes; what is longer is a netmap
 FIRST_DELAY = 0.1  # seconds; tailscaled needs one or two to start again
 LONGEST_DELAY = 5.0
@@ -44,7 +45,7 @@ def mask(daemon: str) -> int:
 def merged(earlier: Notice, later: Notice) -> Notice:
     return Notice(
         about_me=earlier.about_me or later.about_me,
-        advertise=earlier.advertise if later.advertise is None else later.advertise,
+        written=(earlier.written + later.written)[-WRITES_KEPT:],
         error=earlier.error or later.error,
         reconnected=earlier.reconnected or later.reconnected,
     )

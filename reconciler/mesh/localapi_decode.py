@@ -85,7 +85,7 @@ def notice(line: bytes | None) -> Notice:
     prefs = said.get("Prefs")
     return Notice(
         about_me=said.get("SelfChange") is not None or said.get("NetMap") is not None,
-        advertise=_texts(prefs.get("AdvertiseRoutes")) if isinstance(prefs, dict) else None,
+        written=(_texts(prefs.get("AdvertiseRoutes")),) if isinstance(prefs, dict) else (),
         error=_text(said.get("ErrMessage")),
     )
 

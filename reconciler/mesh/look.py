@@ -10,7 +10,7 @@ answer of tailscaled, so that being asked is cheap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cni.spec import Refusal
@@ -102,6 +102,9 @@ class Looker:
             self.prefs = self.tailnet
             addresses = ()
         self.kernel = await asyncio.to_thread(self._kernel.look, addresses)
+
+    async def kernel_changed(self, addresses: Sequence[IpAddress]) -> bool:
+        return await asyncio.to_thread(self._kernel.look, addresses) != self.kernel
 
     @property
     def mute(self) -> bool:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cni.spec import Refusal
@@ -22,15 +22,15 @@ from reconciler.config import Config
 from reconciler.mesh.acts import Actor, Outside
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.control.backend import Generation
-from reconciler.mesh.findings import dated, findings
 from reconciler.mesh.look import Looker, set_within
-from reconciler.mesh.model import Chain, Finding, Prefs, Tailnet, View, Way
+from reconciler.mesh.model import Chain, Prefs, Tailnet, View
+from reconciler.mesh.picture import Picture
 from reconciler.mesh.policy import snippet
-from reconciler.mesh.preferences import exit_node_warning
 from reconciler.mesh.record import in_order
 from reconciler.mesh.repair import Act, Mend, Repair
 from reconciler.mesh.verify import Seen, judge
 from reconciler.mesh.witness import GiveAnswer, HeardHint, Probing, Witness
+from reconciler.node.wish import Problem
 from reconciler.settings import Network
 from reconciler.store import Store
 
@@ -41,6 +41,7 @@ UNEASY = 1.0  # while something does not hold
 SHORTEST = 0.2
 HEAR_SECONDS = 0.5  # for the bus; it takes some milliseconds
 REST_FOR_WORK = 50.0  # seconds of rest for each second of CPU
+URGENT_REST, LONGEST_URGENT = 15.0, 0.4  # where news of this node itself wait
 LIST_EVERY = 30.0  # seconds, for Headscale; it pays 60 ms for each list
 LIST_FOR_EACH_NODE = 0.3  # and more in large clusters
 LIST_UNEASY = 2.0
@@ -61,6 +62,7 @@ class Needs:
     in_use: Callable[[], frozenset[Network]]  # pools that pods have addresses of
     publish: Callable[[View], None]
     forward_drops: Callable[[], bool | None]  # blocking
+    gaps: Callable[[], tuple[Problem, ...]]  # in fence and guard
 
 
 class Mesh:
@@ -73,20 +75,19 @@ class Mesh:
         self._store = store
         self._looker = looker
         self._actor = Actor(out, store, looker, needs.config)
-        self._repair = Repair(config.mesh_approval, config.cluster_cidrs)
+        self._repair = Repair(config.mesh_approval, config.cluster_cidrs, config.repair_preferences)
         self._cluster = config.cluster_cidrs
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._hearing = asyncio.Event()
         self._chains: dict[Network, Chain] = {}
-        self._findings: tuple[Finding, ...] = ()
-        self._ways: dict[tuple[str, Network], Way] = {}
         self._device_index = 0
         self._listed_at = self._filter_at = float("-inf")
         self._asked_to_repair = False
         self._tasks: asyncio.TaskGroup
         self._asking: asyncio.Task[None] | None = None  # Headscale
         self.witness = Witness(looker, self._own, self._cluster, self.now, self.soon, seed)
+        self._picture = Picture(self.witness, self._cluster)
         self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
         self.witness.use(self._probe)
 
@@ -102,7 +103,6 @@ class Mesh:
 
     def now(self) -> None:
         """Something happened to this node itself."""
-        self._repair.news()
         self._urgent.set()
         self._wake.set()
 
@@ -119,28 +119,29 @@ class Mesh:
 
     async def _hear(self) -> None:
         async for notice in self._out.tailscaled.watch():
-            if notice.advertise is not None:
-                self._actor.heard_routes(notice.advertise)
+            for routes in notice.written:
+                self._actor.heard_routes(routes)
             if notice.error:
                 self._actor.login_error = notice.error
             if notice.reconnected:
                 self._hearing.set()
             if notice.reconnected:
                 self._looker.doubt()
+                self._repair.news(self._looker.now())
                 self.now()
             elif notice.about_me and not self._looker.refreshing:
                 self._about_me()
-            elif notice.advertise is not None:
+            elif notice.written:
                 self.now()
             else:
                 self.soon()
 
     def _about_me(self) -> None:
-        """Every node is told so when anything is approved for anybody. So the witnesses are asked, which costs Headscale
-        nothing; only without any is there a reason to doubt."""
+        """Every node is told so when anything is approved for anybody. So the witnesses are asked, which costs
+        Headscale nothing; only without any is there a reason to doubt."""
         if not self.witness.ask_now():
             self._looker.doubt()
-            self._repair.news()
+            self._repair.news(self._looker.now())
         self.soon()
 
     async def _obey(self) -> None:
@@ -166,11 +167,11 @@ class Mesh:
             await self._rest(time.thread_time() - began)
 
     async def _rest(self, cost: float) -> None:
-        """At least a little; then until something happens."""
-        if not await set_within(self._urgent, max(SHORTEST, REST_FOR_WORK * cost)):
+        """At least a little, in any case; then until something happens."""
+        least = min(LONGEST_URGENT, max(SHORTEST, URGENT_REST * cost))
+        await asyncio.sleep(least)
+        if not await set_within(self._urgent, max(SHORTEST, REST_FOR_WORK * cost - least)):
             await set_within(self._wake, UNEASY if self._uneasy() else RELIST)
-        else:
-            await asyncio.sleep(SHORTEST)
 
     def _uneasy(self) -> bool:
         whole = all(chain.in_force for chain in self._chains.values())
@@ -198,16 +199,17 @@ class Mesh:
         self.witness.peers_changed()
         self.witness.hint_who_looks_different()
         self._listen()
-        seen = self._judge(wanted)
+        seen = self._judge()
+        self._repair.waiting = self._asking is not None and not self._asking.done()
         mends = self._repair.plan(seen, tuple(self._chains.values()))
         self._actor.keep_only(self._repair.needed)
+        self._publish(seen)
         for mend in mends:
             await self._mend(mend, wanted)
         if mends:
-            seen = self._judge(wanted)
+            self._publish(self._judge())
             self._urgent.set()  # what came of it is looked at at once
         self.witness.schedule.hurry(self._uneasy())
-        self._publish(seen)
         if asked:  # whoever asked waits for the file to go
             self._asked_to_repair = False
             self._store.remove(REPAIR_FILE)
@@ -240,7 +242,8 @@ class Mesh:
 
     async def _mend(self, mend: Mend, wanted: frozenset[Network]) -> None:
         work = self._actor.mend(mend, wanted)
-        await (self._beside(work) if mend.act is Act.APPROVE else work)
+        asks_headscale = mend.act is Act.APPROVE or (mend.act is Act.REANNOUNCE and self._out.headscale is not None)
+        await (self._beside(work) if asks_headscale else work)
 
     async def _beside(self, asking: Coroutine[Any, Any, None]) -> None:
         """Whatever Headscale does, turns go on; what it says in the end is looked at then. One at a time."""
@@ -268,12 +271,23 @@ class Mesh:
             deaf = self._probe.set_addresses([*tailnet.me.addresses, *self.witness.gateways()])
             self._actor.note("probe", deaf[0] if deaf else None)
 
-    def _judge(self, wanted: frozenset[Network]) -> Seen:
+    def _judge(self) -> Seen:
         self._looker.deliveries = self.witness.deliveries()
         seen = self._looker.seen()
         cure = self._approval_cure()
         self._chains = {each: judge(each, seen, self._chains.get(each), cure) for each in self._own()}
         return seen
+
+    def _publish(self, seen: Seen) -> None:
+        chains = tuple(self._chains.values())
+        view = self._picture.of(seen, chains, self._actor, self._needs.gaps(), self._needs.config().mtu)
+        self._needs.publish(view)
+
+    async def look_at_kernel(self) -> None:
+        """What nobody tells of: a route, or the MTU, that was changed by hand."""
+        tailnet = self._looker.tailnet
+        if isinstance(tailnet, Tailnet) and await self._looker.kernel_changed(tailnet.me.addresses):
+            self.soon()
 
     def _approval_cure(self) -> str:
         config = self._needs.config()
@@ -285,74 +299,3 @@ class Mesh:
         owner = (tailnet.owner if isinstance(tailnet, Tailnet) else "") or "USER@"
         policy = " ".join(snippet(config.cluster_cidrs, owner, Generation.APPROVALS).split())
         return f"add to Headscale's policy (`headcni mesh policy` prints it): {policy}"
-
-    # --- telling
-
-    def _publish(self, seen: Seen) -> None:
-        found = [*findings(seen, self._own(), self._cluster, self._needs.config().mtu)]
-        found += [Finding(kind, trouble) for kind, trouble in self._actor.troubles.items()]
-        if isinstance(seen.prefs, Prefs) and (warning := exit_node_warning(seen.prefs)):
-            found.append(warning)
-        before, self._findings = self._findings, dated(found, self._findings, seen.wall)
-        _log_news(before, self._findings)
-        self._needs.publish(self._view(seen))
-
-    def _view(self, seen: Seen) -> View:
-        ways = self._ways_to_others(seen)
-        view = View(
-            written=seen.wall,
-            state="unreachable",
-            device=seen.kernel.device,
-            chains=tuple(self._chains.values()),
-            ways=ways,
-            findings=self._findings,
-            log=tuple(self._actor.done),
-        )
-        if isinstance(seen.prefs, Prefs):
-            ours = {str(each) for each in self._actor.ours}
-            view = replace(
-                view,
-                control_url=seen.prefs.control_url,
-                foreign=tuple([route for route in seen.prefs.advertise if route not in ours]),
-                accepts_dns=bool(seen.prefs.raw.get("CorpDNS")),
-            )
-        if isinstance(seen.tailnet, Tailnet):
-            net = seen.tailnet
-            view = replace(
-                view,
-                state=net.state,
-                version=net.version,
-                name=net.me.name,
-                dns_name=net.me.dns_name,
-                addresses=net.me.addresses,
-                peers=len(net.peers),
-                peers_online=sum(peer.online for peer in net.peers.values()),
-                magic_suffix=net.magic_suffix,
-                magic_enabled=net.magic_enabled,
-                owner=net.owner,
-            )
-        return view
-
-    def _ways_to_others(self, seen: Seen) -> tuple[Way, ...]:
-        if isinstance(seen.tailnet, Refusal):
-            return tuple(self._ways.values())
-        ways = {}
-        for peer in seen.tailnet.peers.values():
-            path = f"direct {peer.direct}" if peer.direct else f"relay {peer.relay}" if peer.relay else ""
-            for route in self.witness.pod_routes(peer):
-                earlier = self._ways.get((peer.key, route))
-                state, rtt = self.witness.delivered(route, earlier.delivered if earlier else None, seen.wall)
-                routed = route in seen.kernel.routed
-                ways[peer.key, route] = Way(route, peer.key, peer.name, peer.online, routed, state, rtt, path)
-        self._ways = ways
-        return tuple(ways.values())
-
-
-def _log_news(before: tuple[Finding, ...], now: tuple[Finding, ...]) -> None:
-    known, present = {each.key for each in before}, {each.key for each in now}
-    for each in now:
-        if each.key not in known:
-            log.warning("mesh: code=%d %s", each.trouble.code, each.trouble)
-    for each in before:
-        if each.key not in present:
-            log.info("mesh: over: code=%d %s", each.trouble.code, each.trouble.msg)

@@ -16,7 +16,7 @@ class Notice:
     """Something came over tailscaled's event bus. It says that a look is due; what it carries is only a help."""
 
     about_me: bool = False  # what the control server says of this node has changed
-    advertise: tuple[str, ...] | None = None  # AdvertiseRoutes, where preferences were written
+    written: tuple[tuple[str, ...], ...] = ()  # AdvertiseRoutes, each time preferences were written, in order
     error: str = ""  # such as the reason why a login failed
     reconnected: bool = False  # the bus was lost before: tailscaled may have been restarted
 

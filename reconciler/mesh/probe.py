@@ -130,13 +130,12 @@ class Probe:
             self.counts["too many hints"] += 1
 
     def _reply(self, endpoint: Endpoint, nonce: bytes, question: Question, host: str, port: int) -> None:
-        if not self._answers.take(self._clock()):
-            self.counts["too many questions"] += 1
-            return
         asker = ip_address(host)
         answer = self._answer(asker, question.prefixes)
         if answer is None:
-            self.counts["from strangers"] += 1
+            self.counts["from strangers"] += 1  # who has no claim to an answer uses up none
+        elif not self._answers.take(self._clock()):
+            self.counts["too many questions"] += 1
         elif endpoint.send(pack(nonce, answer), asker, port):
             self.counts["not sent"] += 1
         else:

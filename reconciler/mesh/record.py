@@ -73,10 +73,12 @@ def load(store: Store) -> Loaded:
     except UnknownVersion as error:
         cure = "use the program that wrote it; until then nothing is announced, withdrawn or set"
         return Loaded(None, Refusal(Code.IO_FAILURE, f"{path} is newer: {error}", cure))
+    except OSError as error:
+        what = f"{path} cannot be read: {os.strerror(error.errno or 0)}"
+        cure = "see that it can; until the next start nothing is announced, withdrawn or set"
+        return Loaded(None, Refusal(Code.IO_FAILURE, what, cure))
     except Damaged as error:
         reason = str(error)
-    except OSError as error:
-        reason = f"cannot be read: {os.strerror(error.errno or 0)}"
     store.quarantine(path, reason)
     cure = (
         "look at it in quarantine/: what it calls announced and set stays as it is, also after an uninstall; take back "

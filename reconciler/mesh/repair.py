@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reconciler.mesh.budget import Budget
-from reconciler.mesh.model import Chain, Holds, Link, Prefs, Tailnet
+from reconciler.mesh.codes import Trouble
+from reconciler.mesh.model import Chain, Holds, Link, LinkState, Prefs, Tailnet
 from reconciler.mesh.networks import within
 from reconciler.mesh.verify import Seen
 from reconciler.settings import Network
@@ -28,6 +29,7 @@ PATIENCE = 20.0  # seconds before an announcement is made again
 SILENT = 2.9  # seconds without a word of any witness: a round was not answered
 MISSING = 3.0  # seconds before a route is taken for lost
 FIRST_REFRESH, LAST_REFRESH = 5.0, 300.0
+NEWS_EVERY = 60.0
 FIRST_APPROVAL, LAST_APPROVAL = 2.0, 30.0
 
 
@@ -46,26 +48,32 @@ class Mend:
 
 
 class Repair:
-    def __init__(self, approval: str, cluster: Iterable[Network]) -> None:
+    def __init__(self, approval: str, cluster: Iterable[Network], may_toggle: bool = True) -> None:
         self._approval = approval
+        self._may_toggle = may_toggle
         self._cluster = tuple(cluster)
         self._reannounce = Budget(3, 600.0)
         self._reannounce_at = float("-inf")
         self._toggle = Budget(3, 600.0)
         self._refresh_again = FIRST_REFRESH
-        self._refresh_at = float("-inf")
+        self._refresh_at = self._news_at = float("-inf")
         self._approve_again = FIRST_APPROVAL
         self._approve_at = float("-inf")
         self._missing_since: float | None = None
+        self._in_vain: set[Network] = set()
+        self.waiting = False  # for Headscale, which has not answered the last request yet
         self.needed: set[Act] = set()  # at the last plan, whether it was their time or not
 
     def reset(self) -> None:
         """An operator says `repair`."""
-        self.__init__(self._approval, self._cluster)  # type: ignore[misc]
+        self.__init__(self._approval, self._cluster, self._may_toggle)  # type: ignore[misc]
 
-    def news(self) -> None:
-        """Something happened to this node: the next refresh need not wait for long."""
-        self._refresh_again = FIRST_REFRESH
+    def news(self, now: float) -> None:
+        """Something may have happened to this node: the next refresh need not wait for long. Not each time: a refresh
+        is told of on the bus, too, and in a large tailnet something happens all the time."""
+        if now >= self._news_at:
+            self._news_at = now + NEWS_EVERY
+            self._refresh_again = FIRST_REFRESH
 
     def plan(self, seen: Seen, chains: tuple[Chain, ...]) -> list[Mend]:
         self.needed.clear()
@@ -83,7 +91,7 @@ class Repair:
             self._approve_again, self._approve_at = FIRST_APPROVAL, float("-inf")
             return None
         self.needed.add(Act.APPROVE)
-        if seen.at < self._approve_at:
+        if self.waiting or seen.at < self._approve_at:
             return None
         self._approve_at = seen.at + self._approve_again
         self._approve_again = min(LAST_APPROVAL, self._approve_again * 2)
@@ -101,7 +109,7 @@ class Repair:
 
     def _served_by_nobody(self, chain: Chain, seen: Seen) -> bool:
         serving, approved = chain.links[Link.SERVING], chain.links[Link.APPROVED]
-        if serving.holds is not Holds.NO or not _announced(chain) or "instead" in serving.evidence:
+        if serving.holds is not Holds.NO or not _announced(chain) or _rival(serving):
             return False
         if seen.wall - serving.since < PATIENCE:
             return False
@@ -112,9 +120,11 @@ class Repair:
         assert isinstance(seen.prefs, Prefs)
         lost: list[Network] = []
         if seen.kernel.device is not None and seen.prefs.raw.get("RouteAll"):
-            shown = {route for peer in seen.tailnet.peers.values() if peer.online for route in peer.routes}
-            lost = within(shown - seen.kernel.routed, self._cluster)
-        if not lost:
+            working = [peer for peer in seen.tailnet.peers.values() if peer.online and not peer.expired]
+            missing = {route for peer in working for route in peer.routes} - seen.kernel.routed
+            self._in_vain &= missing
+            lost = within(missing - self._in_vain, self._cluster)
+        if not lost or not self._may_toggle:
             self._missing_since = None
             return None
         self.needed.add(Act.TOGGLE)
@@ -123,6 +133,7 @@ class Repair:
         if seen.at - self._missing_since < MISSING or not self._toggle.take(seen.at):
             return None
         self._missing_since = None
+        self._in_vain |= set(lost)  # if it does not bring them back, another one will not either
         return Mend(Act.TOGGLE, tuple(lost), "shown by the control server, but not in tailscaled's table")
 
     def _refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
@@ -144,10 +155,22 @@ class Repair:
         if isinstance(seen.control, tuple):
             return "" if seen.own is not None else "Headscale's list does not have this node"
         if heard is not None:
-            return ""
+            return "witnesses disagree" if any(_disputed(chain, seen) for chain in chains) else ""
         if seen.refreshed_at < seen.doubted_at or any(_unknown(chain) for chain in chains):
             return "nobody else can tell whether this node's prefixes are served"
         return "the last proof is old" if seen.at - seen.refreshed_at > LAST_REFRESH else ""
+
+
+def _disputed(chain: Chain, seen: Seen) -> bool:
+    """Some are not sent it, and nobody asked the control server since: policy, or a lost approval, or a stale node."""
+    if seen.refreshed_at > seen.doubted_at:
+        return False
+    return any(not sight.accepted for _, sight in seen.sights(chain.prefix))
+
+
+def _rival(serving: LinkState) -> bool:
+    """Somebody else is sent it, so it is not for us to shake."""
+    return serving.trouble is not None and serving.trouble.code == Trouble.NOT_PRIMARY
 
 
 def _unknown(chain: Chain) -> bool:

@@ -116,8 +116,11 @@ class Schedule:
         """None: unknown, or no outcome yet."""
         return self._standings[Purpose.WITNESS].get(address)
 
+    def reached(self, target: IpAddress) -> Standing | None:
+        return self._standings[Purpose.DELIVERY].get(target)
+
     def delivery(self, prefix: Network) -> Standing | None:
-        return self._standings[Purpose.DELIVERY].get(gateway(prefix))
+        return self.reached(gateway(prefix))
 
     def _shuffled(self, addresses: Iterable[IpAddress]) -> list[IpAddress]:
         """The same for the same seed: sets have no order of their own."""

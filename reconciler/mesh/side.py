@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -32,6 +33,8 @@ from statemachine.machine import Event
 log = logging.getLogger("headcni")
 
 FENCE_SECONDS = 1.0
+TEND_SECONDS = 1.0
+RENEW_SECONDS = 20.0
 LIVE = (State.ALLOCATED, State.WIRED, State.ADVERTISED)
 
 
@@ -56,6 +59,8 @@ class MeshSide:
         self._mover: Mover | None = None
         self._changed: Callable[[], None] = lambda: None
         self._summary: Mapping[str, Any] = {}
+        self._written: View | None = None
+        self._gaps: tuple[Problem, ...] = ()
         self.advertiser = MeshAdvertiser(self._attachments_changed)
 
     def attend(
@@ -83,13 +88,9 @@ class MeshSide:
     def fenced(self, wish: HostWish) -> HostWish:
         """With what keeps pod packets inside the mesh, and local ones on the node."""
         config = self._config()
-        return HostWish(
-            pod_cidrs=wish.pod_cidrs,
-            cluster_cidrs=wish.cluster_cidrs,
-            masquerade=wish.masquerade,
-            ipv6=wish.ipv6,
-            static_routes=wish.static_routes,
-            fence=(*config.cluster_cidrs, *config.pod_cidrs) if config.fail_closed else (),
+        return replace(
+            wish,
+            fence=tuple(dict.fromkeys((*config.cluster_cidrs, *wish.pod_cidrs))) if config.fail_closed else (),
             guard=(*config.pod_cidrs, *config.service_cidrs, *config.guard),
             gateways=self._gateways(),
         )
@@ -101,38 +102,47 @@ class MeshSide:
 
     # --- tasks
 
+    @property
+    def tasks(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+        """Apart, so that a fault in one stops no other."""
+        return (("mesh", self.run), ("fence", self.watch), ("tend", self.tend))
+
     async def run(self) -> None:
         from reconciler.mesh import assemble  # late: see there
 
-        needs = Needs(self._config, self._wanted, self._in_use, self._publish, forward_drops)
+        needs = Needs(self._config, self._wanted, self._in_use, self._publish, forward_drops, lambda: self._gaps)
         try:
             await assemble.run(needs, self._store, self._clock, self._link, self._observer, self._made)
         finally:
-            self._mesh = None
+            self._mesh = self.advertiser.chains = None  # what was concluded is not known any more
 
     def _made(self, mesh: Mesh) -> None:
         self._mesh = mesh
 
     async def watch(self) -> None:
-        """The fence keeps packets from leaving in clear, so it is looked at each second; and so is what hides."""
-        told: tuple[Problem, ...] = ()
+        """The fence keeps packets from leaving in clear, so it is looked at each second."""
         while True:
-            if await asyncio.to_thread(self._host.fence_problems):
-                told = await self._close(told)
-            else:
-                told = ()
-            if self._mover is not None:
-                self._mover.look(self._clock.mono_ns() / 1e9)
+            gaps = await self._close() if await asyncio.to_thread(self._host.fence_problems) else ()
+            for problem in gaps:
+                if problem not in self._gaps:
+                    log.warning("mesh: %s", problem)
+            self._gaps = gaps
             await asyncio.sleep(FENCE_SECONDS)
 
-    async def _close(self, told: tuple[Problem, ...]) -> tuple[Problem, ...]:
-        """Puts back what is missing; what is still wrong is logged when it is new, and shown by the reporter."""
+    async def tend(self) -> None:
+        """What nobody tells of: the time that something is hidden, a route or an MTU that was changed by hand."""
+        while True:
+            if self._mover is not None:
+                self._mover.look(self._clock.mono_ns() / 1e9)
+            if self._mesh is not None:
+                await self._mesh.look_at_kernel()
+            await asyncio.sleep(TEND_SECONDS)
+
+    async def _close(self) -> tuple[Problem, ...]:
+        """Puts back what is missing; what is still wrong."""
         left = await asyncio.to_thread(self._host.close_the_way_out)
         if not left:
             log.warning("mesh: put back what keeps pod packets in the mesh: somebody had removed it")
-        for problem in left:
-            if problem not in told:
-                log.warning("mesh: %s", problem)
         return left
 
     # --- for the loop
@@ -148,6 +158,14 @@ class MeshSide:
         """Pools that pods have addresses of; one of an earlier pod CIDR stays announced as long as it is among them."""
         return frozenset(ip_network(each.pool) for record in self._records().values() for each in record.addresses)
 
+    def _news_in(self, view: View) -> bool:
+        """A view of a large tailnet is half a megabyte: it is written when it differs, and now and then as a sign of
+        life."""
+        last = self._written
+        if last is None or view.written - last.written > RENEW_SECONDS:
+            return True
+        return replace(view, written=last.written) != last
+
     def _attachments_changed(self) -> None:
         if self._mesh is not None and self._config().mesh_advertise == "pod":
             self._mesh.soon()
@@ -156,7 +174,9 @@ class MeshSide:
         before, self._device = self._device, view.device or self._device
         if before is not None and view.device is not None and before.mtu != view.device.mtu:
             log.info("mesh: MTU of %s: %d -> %d; new pods get it", view.device.name, before.mtu, view.device.mtu)
-        self._store.write(FILE, encode_view(view))
+        if self._news_in(view):
+            self._written = view
+            self._store.write(FILE, encode_view(view))
         before_that, self._summary = self._summary, summary(view)
         if {**before_that, "seen": 0} != {**self._summary, "seen": 0}:  # or the status would be written with each look
             self._changed()

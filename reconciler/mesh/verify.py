@@ -3,8 +3,9 @@
 The links after *announced* are seen only by others, so they are judged by claims: a witness says that it is sent the
 prefix, Headscale that this node is primary for it, tailscaled that it is, when it was made to ask. Each claim speaks of
 the instant it was made. A doubt (the bus told of a change, a witness changed its mind) makes all older claims worth
-less: among the newer ones a single yes proves the link, because a no may be one viewer's policy; only where there is no
-newer one do the older still count, so that a state does not flicker while it is asked about.
+less; only where there is no newer one do they still count, so that a state does not flicker while it is asked about.
+Among the newer, who asked the control server decides. Where only witnesses speak, a single yes proves the link, because
+a no may be one viewer's policy.
 
 Later links prove the earlier: whoever is sent a prefix needs no further proof that it was announced and approved. A
 link without any claim is unknown; it is never taken for good.
@@ -32,7 +33,7 @@ from reconciler.mesh.model import (
 from reconciler.settings import Network
 
 WITNESS_FRESH = 8.0  # seconds; of four questions
-CONTROL_FRESH = 120.0
+CONTROL_FRESH = 600.0  # twice the longest time between two lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Claim:
     serving: bool
     evidence: str
     instead: str = ""  # who is sent the prefix, if not we
+    asked_control: bool = False  # Headscale itself said so, or tailscaled made to ask it
 
 
 def judge(prefix: Network, seen: Seen, before: Chain | None, approval_cure: str) -> Chain:
@@ -141,22 +143,21 @@ def _serving(prefix: Network, seen: Seen) -> tuple[LinkState, str]:
     cut = _cut_off(seen)
     if cut is not None:
         return LinkState(Holds.NO, "", cut), ""
-    claim = _decisive(list(_claims(prefix, seen)), seen.doubted_at)
+    claims = list(_claims(prefix, seen))
+    claim = _decisive(claims, seen.doubted_at)
     if claim is None:
         what = f"nobody could be asked yet whether {prefix} is served"
-        return LinkState(
-            Holds.UNKNOWN, "", Refusal(Trouble.NOT_PRIMARY, what, "it is asked; see again in a moment")
-        ), ""
+        return LinkState(Holds.UNKNOWN, "", Refusal(Trouble.UNPROVEN, what, "it is asked; see again in a moment")), ""
     if claim.serving:
         return LinkState(Holds.YES, claim.evidence), ""
-    if claim.instead:
-        what, cure = (
-            f"{prefix} is sent to {claim.instead}",
-            f"remove it from {claim.instead}, or change this node's pod CIDR",
-        )
+    instead = claim.instead or next((each.instead for each in claims if each.instead), "")
+    if instead:
+        what = f"{prefix} is sent to {instead}"
+        trouble = Refusal(Trouble.NOT_PRIMARY, what, f"remove it from {instead}, or change this node's pod CIDR")
     else:
-        what, cure = f"{prefix} is sent to no node", "approve it; if it is approved, the daemon announces it again"
-    return LinkState(Holds.NO, claim.evidence, Refusal(Trouble.NOT_PRIMARY, what, cure)), claim.instead
+        cure = "approve it; if it is approved, the daemon announces it again"
+        trouble = Refusal(Trouble.NOT_SERVED, f"{prefix} is sent to no node", cure)
+    return LinkState(Holds.NO, claim.evidence, trouble), instead
 
 
 def _cut_off(seen: Seen) -> Refusal | None:
@@ -167,11 +168,15 @@ def _cut_off(seen: Seen) -> Refusal | None:
 
 
 def _decisive(claims: list[Claim], doubted_at: float) -> Claim | None:
+    """Who asked the control server decides over witnesses, one of which may live in the past."""
     newer = [claim for claim in claims if claim.at > doubted_at]
-    for claim in newer:
-        if claim.serving:
-            return claim
-    return max(newer or claims, key=lambda claim: claim.at, default=None)
+    for some in ([claim for claim in newer if claim.asked_control], newer):
+        for claim in some:
+            if claim.serving:
+                return claim
+        if some:
+            return max(some, key=lambda claim: claim.at)
+    return max(claims, key=lambda claim: claim.at, default=None)
 
 
 def _claims(prefix: Network, seen: Seen) -> Iterator[Claim]:
@@ -183,10 +188,15 @@ def _claims(prefix: Network, seen: Seen) -> Iterator[Claim]:
             yield Claim(report.at, False, f"{report.name} is not sent it{whose}", sight.instead)
     own = seen.own
     if own is not None and isinstance(seen.control, tuple):
-        rival = next((each.name for each in seen.control if prefix in each.primary and each is not own), "")
-        yield Claim(seen.control_at, prefix in own.primary, "Headscale's list", rival)
+        rival = next((_present(each) for each in seen.control if prefix in each.primary and each is not own), "")
+        yield Claim(seen.control_at, prefix in own.primary, "Headscale's list", rival, asked_control=True)
     if seen.refreshed_primary is not None:
-        yield Claim(seen.refreshed_at, prefix in seen.refreshed_primary, "tailscaled, after a refresh")
+        here = prefix in seen.refreshed_primary
+        yield Claim(seen.refreshed_at, here, "tailscaled, after a refresh", asked_control=True)
+
+
+def _present(node: ControlNode) -> str:
+    return node.name if node.online else f"{node.name}, which is offline"
 
 
 # --- accepted, delivered
@@ -194,24 +204,25 @@ def _claims(prefix: Network, seen: Seen) -> Iterator[Claim]:
 
 def _accepted(prefix: Network, seen: Seen, serving: LinkState) -> LinkState:
     sights = seen.sights(prefix)
-    having = [report.name for report, sight in sights if sight.accepted and sight.routed]
-    if having:
-        return LinkState(Holds.YES, f"{_named(having)} {'route' if len(having) > 1 else 'routes'} to it")
     if not sights:
         return LinkState(Holds.UNKNOWN, "no other node with HeadCNI answers")
-    names = _named([report.name for report, _ in sights])
-    if any(not report.accepts_routes for report, _ in sights):
-        trouble = Refusal(Trouble.NOT_ACCEPTED, f"{names} do not accept routes", "set accept-routes there")
-    elif any(sight.accepted for _, sight in sights):
-        trouble = Refusal(
-            Trouble.NOT_ACCEPTED, f"{names} are sent {prefix} but do not route to it", "the daemon there mends it"
+    having = [report.name for report, sight in sights if sight.accepted and sight.routed]
+    unsent = [report.name for report, sight in sights if not sight.accepted]
+    unrouted = [report.name for report, sight in sights if sight.accepted and not sight.routed]
+    said = [f"{_named(having)} {'route' if len(having) > 1 else 'routes'} to it"] if having else []
+    said += [f"{_named(unrouted)}: sent it, but no route"] if unrouted else []
+    said += [f"{_named(unsent)}: not sent it"] if unsent else []
+    trouble = None
+    if unrouted:
+        refusing = [report.name for report, sight in sights if sight.accepted and not report.accepts_routes]
+        what = (
+            f"{_named(refusing)}: does not accept routes" if refusing else f"{_named(unrouted)}: no route to {prefix}"
         )
-    elif serving.holds is Holds.YES:
+        trouble = Refusal(Trouble.NOT_ACCEPTED, what, "accept-routes must be on there; the daemon there mends it")
+    elif unsent and serving.holds is Holds.YES:
         cure = "let Headscale's policy allow these nodes to reach the prefix"
-        trouble = Refusal(Trouble.HIDDEN, f"{prefix} is served, but {names} are not shown it", cure)
-    else:
-        return LinkState(Holds.NO, f"{names} are not sent it")
-    return LinkState(Holds.NO, f"{names} say so", trouble)
+        trouble = Refusal(Trouble.HIDDEN, f"{prefix} is served, but not shown to {_named(unsent)}", cure)
+    return LinkState(Holds.YES if having else Holds.NO, "; ".join(said), trouble)
 
 
 def _delivered(prefix: Network, seen: Seen) -> LinkState:

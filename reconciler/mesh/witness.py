@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_network
+from functools import lru_cache
 from typing import Protocol
 
 from cni.spec import Refusal
@@ -56,6 +56,8 @@ class Silent:
         return
 
 
+ROUTES_REMEMBERED = 1 << 13  # of peers, as sets
+
 GiveAnswer = Callable[[IpAddress, tuple[Network, ...]], Answer | None]
 HeardHint = Callable[[IpAddress], None]
 
@@ -88,6 +90,8 @@ class Witness:
         self._askers: dict[IpAddress, Asker] = {}
         self._hinted: set[IpAddress] = set()
         self._hint_came = asyncio.Event()
+        self._last_told: object = None  # by any of them
+        self._pods_of = lru_cache(ROUTES_REMEMBERED)(self._pods)  # the same question for each peer in each turn
 
     def use(self, prober: Probing) -> None:
         """It asks back here, so it can only be made after this."""
@@ -98,8 +102,8 @@ class Witness:
     def answer(self, source: IpAddress, prefixes: tuple[Network, ...]) -> Answer | None:
         peer = self._looker.index.who_is(source)
         prefs, tailnet = self._looker.prefs, self._looker.tailnet
-        if peer is None or not isinstance(tailnet, Tailnet):
-            return None
+        if peer is None or not isinstance(tailnet, Tailnet) or not tailnet.running or not tailnet.me.online:
+            return None  # who does not hear the control server knows only what was
         self._remember(peer)
         sights = tuple([self._looker.sight(peer, prefix) for prefix in prefixes])
         accepts = isinstance(prefs, Prefs) and bool(prefs.raw.get("RouteAll"))
@@ -146,16 +150,20 @@ class Witness:
         if not isinstance(tailnet, Tailnet):
             return
         peers = [peer for peer in tailnet.peers.values() if peer.addresses and not peer.expired]
-        online = {peer.addresses[0]: peer.online and bool(self.pod_routes(peer)) for peer in peers}
-        prefixes = {route for peer in peers if peer.online for route in self.pod_routes(peer)}
+        online = {peer.addresses[0]: peer.online and bool(self.pods(peer)) for peer in peers}
+        prefixes = {route for peer in peers if peer.online for route, _ in self.pods(peer)}
         self.schedule.peers_changed(self._looker.now(), online, prefixes)
         gone = self._looker.reports.keys() - {f"{peer.key}#{part}" for peer in peers for part in range(self._parts())}
         for key in gone:
             del self._looker.reports[key]
 
-    def pod_routes(self, peer: Peer) -> list[Network]:
-        """Those of its routes behind which a daemon may answer; not the whole cluster's range."""
-        return [route for route in within(peer.routes, self._cluster) if route not in self._cluster]
+    def pods(self, peer: Peer) -> Pods:
+        """Those of its routes behind which a daemon may answer; not the whole cluster's range. While the routes are
+        the same, it is the same object."""
+        return self._pods_of(peer.routes)
+
+    def _pods(self, routes: frozenset[Network]) -> Pods:
+        return tuple([(each, gateway(each)) for each in within(routes, self._cluster) if each not in self._cluster])
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as asking:
@@ -192,7 +200,7 @@ class Witness:
 
     def _arrives(self, ask: Ask) -> bool | None:
         """Whether packets of pods do, as far as is known."""
-        standing = self.schedule.delivery(ip_network(ask.target)) if ask.purpose is Purpose.DELIVERY else None
+        standing = self.schedule.reached(ask.target) if ask.purpose is Purpose.DELIVERY else None
         return None if standing is None else standing.failures == 0
 
     def _miss(self, ask: Ask, part: int) -> None:
@@ -208,10 +216,13 @@ class Witness:
         key = f"{peer.key}#{part}"
         before = self._looker.reports.get(key)
         self._looker.reports[key] = echo.report
-        if before is None or _told(before.sights) != _told(echo.report.sights):
-            if before is not None:
-                self._looker.doubt_before(echo.report.at)
+        told = _told(echo.report.sights)
+        if before is not None and _told(before.sights) != told:
+            self._looker.doubt_before(echo.report.at)
             self._news()
+        elif before is None and self._last_told != told:  # else one more that says the same as the others
+            self._news()
+        self._last_told = told
 
     def _source_for(self, ask: Ask) -> IpAddress | None:
         if ask.purpose is Purpose.DELIVERY:
@@ -237,8 +248,8 @@ class Witness:
             return {}
         found: dict[int, list[Delivery]] = {4: [], 6: []}
         for peer in tailnet.peers.values():
-            for route in self.pod_routes(peer):
-                standing = self.schedule.delivery(route)
+            for route, target in self.pods(peer):
+                standing = self.schedule.reached(target)
                 if standing is not None:
                     ok = standing.failures == 0
                     found[route.version].append(Delivery(peer.name, ok, standing.rtt_ms or 0.0, standing.why))

@@ -25,6 +25,7 @@ from reconciler.wiring.inspect import find_link
 from reconciler.wiring.netlink import Netlink
 from reconciler.wiring.requests import get_addresses
 
+NFT_SECONDS = 5.0
 TABLE = 52  # tailscaled's
 USUAL_NAME = "tailscale0"
 _LEGACY = tuple(Path("/proc/thread-self/net", name) for name in ("ip_tables_names", "ip6_tables_names"))
@@ -115,7 +116,12 @@ def forward_drops() -> bool | None:
     binary = shutil.which("nft", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if binary is None:
         return None
-    done = subprocess.run((binary, "--json", "list", "chains"), capture_output=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(
+            (binary, "--json", "list", "chains"), capture_output=True, timeout=NFT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode != 0:
         return None
     chains = [each["chain"] for each in json.loads(done.stdout)["nftables"] if "chain" in each]

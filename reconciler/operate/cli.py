@@ -80,7 +80,7 @@ def build_parser() -> ArgumentParser:
     _approver_flags(verb("approver", _plain("approver", "approver"), "approve the pod CIDRs of a list of nodes"))
     uninstall = verb("uninstall", _uninstall, "put the node back as it was before; the daemon must be stopped")
     uninstall.add_argument("--purge", action="store_true", help="cut off the pods that are left, forget the history")
-    uninstall.add_argument("--tailscale-socket", metavar="PATH", type=Path, default=_socket(), help="of tailscaled")
+    uninstall.add_argument("--tailscale-socket", metavar="PATH", help="of tailscaled; default: where the daemon had it")
     return parser
 
 
@@ -133,11 +133,6 @@ def _approver_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--api-key-file", metavar="FILE", help="Headscale's API key; default: $HEADCNI_API_KEY")
     parser.add_argument("--ca-file", metavar="FILE", help="authorities for its certificate; default: the system's")
     parser.add_argument("--once", action="store_true", help="one round, print what it did, and exit")
-
-
-def _socket() -> Path:
-    socket = BY_KEY["tailscale.socket"]
-    return Path(os.environ.get(socket.env) or socket.default)
 
 
 def _settings_flags(parser: ArgumentParser) -> None:

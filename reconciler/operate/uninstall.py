@@ -26,6 +26,7 @@ from reconciler.node.host import Host
 from reconciler.node.wish import Problem
 from reconciler.operate.configure import no_root
 from reconciler.operate.statedir import StateDir, open_state
+from reconciler.settings import BY_KEY
 from reconciler.store import DIRECTORIES, LockHeld, Store
 from reconciler.wiring.kernel import KernelWiring
 from reconciler.wiring.plan import instance_group
@@ -62,12 +63,17 @@ def _uninstall(store: Store, state: StateDir | None, args: Namespace) -> int | R
         what = f"{max(len(links), len(pods))} pods still have their network from HeadCNI"
         who = f": {', '.join(pods[:5])}" + (", …" if len(pods) > 5 else "") if pods else ""
         return Refusal(Code.TRY_AGAIN_LATER, what + who, "delete them first, or cut them off with --purge")
-    left = asyncio.run(leave(store, args.tailscale_socket)) if state else []
+    left = asyncio.run(leave(store, _socket(state, args))) if state else []
+    print("\n".join([each for each in left if isinstance(each, str)]), end="\n" if left else "")
+    for refusal in left:
+        if isinstance(refusal, Refusal):  # what is still announced must still be guarded
+            cure = f"{refusal.details}; if tailscaled is gone for good, delete {root}/mesh.json; then run this again"
+            return Refusal(refusal.code, f"the mesh is not left, so all is kept: {refusal.msg}", cure)
     wiring.unwire(links)
-    restored = (*left, *Host(root).restore())
-    problems = [each for each in restored if isinstance(each, Problem | Refusal)]
+    restored = Host(root).restore()
+    problems = [each for each in restored if isinstance(each, Problem)]
     done = [f"deleted the interface {link}" for link in links] + [each for each in restored if isinstance(each, str)]
-    if done or not problems:
+    if done or not (problems or left):
         print("\n".join(done) or "nothing of HeadCNI's was on this node")
     if problems:
         cure = "\n".join([*map(str, problems), "then run this again"])
@@ -75,6 +81,13 @@ def _uninstall(store: Store, state: StateDir | None, args: Namespace) -> int | R
     if state is not None:
         print(_clear(root) if purge else f"kept {root} with its history; --purge deletes it, too")
     return 0
+
+
+def _socket(state: StateDir, args: Namespace) -> Path:
+    """As given; or where the daemon had it; or the usual place."""
+    said = state.status()
+    told = said.mesh.get("socket") if said else None
+    return Path(args.tailscale_socket or told or BY_KEY["tailscale.socket"].default)
 
 
 def _clear(root: Path) -> str:

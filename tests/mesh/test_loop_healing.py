@@ -251,7 +251,7 @@ def test_a_route_that_somebody_deleted_is_brought_back_by_one_toggle(tmp_path):
     play(tmp_path, story)
 
 
-def test_a_route_that_does_not_come_back_is_tried_for_three_times_and_left(tmp_path):
+def test_a_route_that_does_not_come_back_is_tried_for_once_and_left(tmp_path):
     class Stubborn(set):
         def clear(self) -> None:
             return
@@ -264,10 +264,10 @@ def test_a_route_that_does_not_come_back_is_tried_for_three_times_and_left(tmp_p
         sim.node.lost_routes = Stubborn({OTHERS[0]})
         sim.tailscaled.flood(1)
         await sim.always(lambda: True, 60)
-        assert edits(sim) == before + 6
+        assert edits(sim) == before + 2, "a toggle cuts all pods for an instant"
         assert sim.in_force
         sim.store.write("mesh-repair", b"")
-        await sim.until(lambda: edits(sim) > before + 6, 10, "an operator's word counts")
+        await sim.until(lambda: edits(sim) > before + 2, 10, "an operator's word counts")
 
     play(tmp_path, story)
 

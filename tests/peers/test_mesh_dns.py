@@ -5,29 +5,21 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
 from meshes import source_seen
 
 from fixtures.lab import Netns
-from fixtures.mesh import Cluster
+from fixtures.mesh import Cluster, Pod
 from fixtures.mesh.tailscaled import NAME_SERVER
 from fixtures.processes import REPOSITORY
 
+pytest_plugins = ("mesh_shared",)
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(120)]
 
 MAGIC = "100.100.100.100"
 _QUESTION_A = b"\x00\x01\x00\x01"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("mesh"), nodes=2, magic_dns=True) as running:
-        running.wait_whole()
-        yield running
-        assert running.errors() == []
 
 
 def resolved(netns: Netns, name: str) -> str:
@@ -44,9 +36,9 @@ def resolved(netns: Netns, name: str) -> str:
     return str(IPv4Address(answer[-4:])) if answer[3] & 15 == 0 and count == 1 else ""
 
 
-def test_a_pod_resolves_and_reaches_another_node_by_name(cluster: Cluster) -> None:
-    one, two = cluster.sites
-    pod = one.new_pod("a")
+def test_a_pod_resolves_and_reaches_another_node_by_name(cluster: Cluster, pods: list[Pod]) -> None:
+    one, two, _ = cluster.sites
+    pod = pods[0]
     address = resolved(pod.netns, "node2.tail.example")
     assert address == two.tailscaled.address
     assert source_seen(pod.netns, two.node, address) == one.tailscaled.address
@@ -55,7 +47,7 @@ def test_a_pod_resolves_and_reaches_another_node_by_name(cluster: Cluster) -> No
 
 
 def test_the_command_prints_what_coredns_needs(cluster: Cluster) -> None:
-    one, _ = cluster.sites
+    one, *_ = cluster.sites
     command = (sys.executable, "-m", "reconciler.operate.cli", "mesh", "dns", "--state-dir", str(one.state_dir))
     done = subprocess.run(one.node.command(*command), cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr

@@ -152,12 +152,12 @@ def test_damage_goes_into_quarantine_and_is_told(store, raw, why):
     assert load(store) == Loaded(RECORD)
 
 
-def test_what_cannot_be_read_at_all_goes_into_quarantine(store):
+def test_what_cannot_be_read_may_be_good_and_is_left_where_it_is(store):
     (store.root / FILE).mkdir()
     loaded = load(store)
-    assert loaded.record == MeshRecord()
+    assert loaded.record is None
     assert "Is a directory" in loaded.trouble.msg
-    assert save(store, RECORD) is None
+    assert (store.root / FILE).is_dir()
 
 
 def test_a_newer_version_is_left_alone_and_nothing_may_be_done(store):

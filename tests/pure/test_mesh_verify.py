@@ -86,7 +86,7 @@ def test_a_prefix_that_no_witness_is_sent_is_most_likely_not_approved():
     ("routes", "expected", "code"),
     [
         ({"announced": {OWN}}, (YES, NO, NO), Trouble.NOT_APPROVED),
-        ({"announced": {OWN}, "approved": {OWN}}, (YES, YES, NO), Trouble.NOT_PRIMARY),
+        ({"announced": {OWN}, "approved": {OWN}}, (YES, YES, NO), Trouble.NOT_SERVED),
         ({"announced": {OWN}, "approved": {OWN}, "primary": {OWN}}, (YES, YES, YES), None),
         ({"announced": {OWN}, "approved": {OTHER}}, (YES, NO, NO), Trouble.NOT_APPROVED),
     ],
@@ -132,6 +132,29 @@ def test_a_doubt_makes_newer_claims_count_alone():
     assert links(replace(seen, doubted_at=995.0))[2] is NO
 
 
+def test_who_asked_the_control_server_is_believed_before_a_witness():
+    """The witness may have been cut off from it, in silence, minutes ago."""
+    seen = replace(SEEN, doubted_at=995.0, reports={"n2": report(at=999.9)})
+    control = (mine(announced={OWN}),)
+    assert links(replace(seen, control=control, control_at=999.0))[2] is NO
+    assert links(replace(seen, refreshed_primary=frozenset(), refreshed_at=996.0))[2] is NO
+    assert links(replace(seen, refreshed_primary=frozenset(), refreshed_at=994.0))[2] is YES
+
+
+def test_who_is_sent_the_prefix_instead_may_be_offline():
+    rival = ControlNode("9", "n9", "nodekey:n9", primary=frozenset({OWN}), online=False)
+    chain = judge(OWN, replace(SEEN, control=(mine(approved={OWN}), rival), control_at=999.0), None, CURE)
+    assert "n9, which is offline" in chain.missing.msg
+
+
+def test_a_witness_that_lacks_the_prefix_is_named_beside_those_that_have_it():
+    seen = replace(SEEN, reports={"n2": report(), "n3": report(name="n3", accepted=False)})
+    state = judge(OWN, seen, None, CURE).links[Link.ACCEPTED]
+    assert (state.holds, state.trouble.code) == (YES, Trouble.HIDDEN)
+    assert "n3" in state.trouble.msg
+    assert "n2" not in state.trouble.msg
+
+
 def test_until_a_newer_claim_is_there_the_older_one_holds():
     seen = replace(SEEN, reports={"n2": report(at=994.0)}, doubted_at=999.0)
     assert links(seen)[2] is YES
@@ -143,7 +166,7 @@ def test_a_refresh_is_a_claim_like_the_others():
 
 
 def test_an_old_list_of_headscale_is_no_evidence():
-    seen = replace(SEEN, control=(mine(approved={OWN}, primary={OWN}),), control_at=800.0)
+    seen = replace(SEEN, control=(mine(approved={OWN}, primary={OWN}),), control_at=300.0)
     assert links(seen)[:3] == (YES, UNKNOWN, UNKNOWN)
 
 
