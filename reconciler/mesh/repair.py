@@ -1,8 +1,8 @@
 """What may be tried when a link does not hold, and how often. Pure, but for the memory of what was tried.
 
-Each act has a budget, so that a mesh that cannot be mended is left alone and reported, not shaken. None of them cuts
-traffic that flows: re-announcing concerns a prefix that nobody is sent anyway, and accept-routes is toggled only where
-a route that a pod needs is missing.
+Each act has a budget, so that a mesh that cannot be mended is left alone and reported, not shaken. Only one of them
+cuts traffic that flows: a toggle of accept-routes takes all routes away for an instant. So it is done once for a route
+that is missing, and not again for one that it did not bring back.
 
 - *refresh* (`start {}`): where nothing else can tell what is so, or where all witnesses fell silent at once. It is also
   how a node learns that it was deleted.
