@@ -4,14 +4,13 @@ Every version of tailscaled has other fields, so nothing here fails: what is mis
 passed over, and the value has its default. Whether an answer is JSON at all is the caller's question.
 
 A status of a thousand peers is read each time something happened, and nearly every peer in it is as it was before: so
-a peer is made once from what is used of it, and found again by that. It is even the same object, which makes comparing
-two answers cheap.
+one of which the same is said as in the last status is the same object, which makes comparing two answers cheap, too.
+Only the last status is remembered, for endpoints change all the time and hardly ever come back.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -25,16 +24,17 @@ from reconciler.mesh.ports import Notice
 from reconciler.settings import IpAddress, Network
 
 OLDEST = (1, 66, 0)
-PEERS_REMEMBERED = 1 << 13  # each as it was seen; about 2 KiB
 TEXTS_REMEMBERED = 1 << 14
 FELL_BEHIND = "fell behind"  # the last words to a watcher who read too slowly
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_Said = tuple[Any, ...]  # of one peer: the arguments of `_made`
+_last: dict[str, tuple[_Said, Peer]] = {}  # by key, of the last status
 _NO_KEY = re.compile(r"(nodekey:)?0*")  # what a node that never joined has as its key
 
 
 def tailnet(body: dict[str, Any]) -> Tailnet:
     current = _object(body.get("CurrentTailnet"))
-    peers = [_peer(raw, key) for key, raw in _object(body.get("Peer")).items() if isinstance(raw, dict)]
+    peers = _peers(_object(body.get("Peer")))
     return Tailnet(
         version=_text(body.get("Version")),
         state=_text(body.get("BackendState")) or "NoState",
@@ -42,7 +42,7 @@ def tailnet(body: dict[str, Any]) -> Tailnet:
         tun=body.get("TUN") is not False,
         auth_url=_text(body.get("AuthURL")),
         health=_texts(body.get("Health")),
-        me=_peer(_object(body.get("Self"))),
+        me=_made(*_said(_object(body.get("Self")))),
         peers={peer.key: peer for peer in peers if peer.key},
         magic_suffix=_text(current.get("MagicDNSSuffix")) or _text(body.get("MagicDNSSuffix")),
         magic_enabled=current.get("MagicDNSEnabled") is True,
@@ -116,8 +116,19 @@ def unsuitable(seen: Tailnet) -> Refusal | None:
     return None
 
 
-def _peer(raw: dict[str, Any], key: str = "") -> Peer:
-    return _made(
+def _peers(raw: dict[str, Any]) -> list[Peer]:
+    now: dict[str, tuple[_Said, Peer]] = {}
+    for key, each in raw.items():
+        if isinstance(each, dict):
+            said, before = _said(each, key), _last.get(key)
+            now[key] = before if before is not None and before[0] == said else (said, _made(*said))
+    _last.clear()
+    _last.update(now)
+    return [peer for _, peer in now.values()]
+
+
+def _said(raw: dict[str, Any], key: str = "") -> _Said:
+    return (
         _text(raw.get("PublicKey")) or key,
         _text(raw.get("ID")),
         _text(raw.get("HostName")),
@@ -133,7 +144,6 @@ def _peer(raw: dict[str, Any], key: str = "") -> Peer:
     )
 
 
-@lru_cache(PEERS_REMEMBERED)
 def _made(
     key: str,
     id: str,
@@ -156,7 +166,7 @@ def _made(
         name=dns_name.partition(".")[0] or host_name,
         dns_name=dns_name,
         addresses=tuple([address for address in map(_address, own) if address is not None]),
-        routes=_networks(text for text in allowed if text not in alone),
+        routes=_networks(tuple([text for text in allowed if text not in alone])),
         primary=_networks(primary),
         online=online,
         expired=expired,
@@ -166,7 +176,8 @@ def _made(
     )
 
 
-def _networks(texts: Iterable[str]) -> frozenset[Network]:
+@lru_cache(TEXTS_REMEMBERED)
+def _networks(texts: tuple[str, ...]) -> frozenset[Network]:
     return frozenset([network for network in map(_network, texts) if network is not None])
 
 

@@ -32,6 +32,7 @@ class Index:
     by_address: Mapping[IpAddress, Peer]
     by_route: Mapping[Network, Peer]
     by_gateway: Mapping[IpAddress, Peer]  # of pod ranges, and of whatever else it has routes to
+    peers: Mapping[str, Peer]  # that it was made of
 
     @classmethod
     def of(cls, tailnet: Tailnet) -> Index:
@@ -40,11 +41,23 @@ class Index:
             {address: peer for peer in peers for address in peer.addresses},
             {route: peer for peer in peers for route in peer.routes},
             {gateway(route): peer for peer in peers for route in peer.routes},
+            tailnet.peers,
         )
+
+    def fits(self, tailnet: Tailnet) -> bool:
+        """Where only who is online and by which path has changed, which is not looked up here."""
+        if self.peers.keys() != tailnet.peers.keys():
+            return False
+        pairs = ((before, tailnet.peers[key]) for key, before in self.peers.items())
+        return all(before is now or _as_told(before) == _as_told(now) for before, now in pairs)
 
     def who_is(self, source: IpAddress) -> Peer | None:
         """A node of the tailnet by its own address, or by the gateway address of its pod range; nobody else."""
         return self.by_address.get(source) or self.by_gateway.get(source)
+
+
+def _as_told(peer: Peer) -> tuple[object, ...]:
+    return peer.name, peer.addresses, peer.routes
 
 
 class Looker:
@@ -56,7 +69,7 @@ class Looker:
         self.tailnet: Tailnet | Refusal = self._waiting
         self.prefs: Prefs | Refusal = self._waiting
         self.kernel = KernelView()
-        self.index = Index({}, {}, {})
+        self.index = Index({}, {}, {}, {})
         self.control: tuple[ControlNode, ...] | Refusal | None = None
         self.control_at = float("-inf")
         self.reports: dict[str, Report] = {}
@@ -93,7 +106,8 @@ class Looker:
         self.tailnet = await self._tailscaled.status()
         self._looked_at = self.now()
         if isinstance(self.tailnet, Tailnet):
-            self.index = Index.of(self.tailnet)
+            if not self.index.fits(self.tailnet):
+                self.index = Index.of(self.tailnet)
             if self.tailnet.me.online or not self.tailnet.running:
                 self._online_at = self._looked_at
             self.prefs = await self._tailscaled.prefs()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cni.spec import Refusal
 from reconciler.mesh.acts import Actor
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.controlurl import normal
 from reconciler.mesh.findings import dated, findings
-from reconciler.mesh.model import Chain, Finding, Link, Prefs, Tailnet, View, Way
+from reconciler.mesh.model import Chain, Finding, Link, Peer, Prefs, Tailnet, View, Way
 from reconciler.mesh.preferences import exit_node_warning
+from reconciler.mesh.schedule import Standing
 from reconciler.mesh.verify import Seen
 from reconciler.mesh.witness import Witness
 from reconciler.node.wish import Problem
@@ -27,7 +27,8 @@ class Picture:
         self._cluster = cluster
         self._findings: tuple[Finding, ...] = ()
         self._chains: dict[Network, Chain] = {}
-        self._ways: Mapping[tuple[str, Network], Way] = {}
+        self._drawn: dict[str, _Drawn] = {}  # by the peer's key
+        self._routed: frozenset[Network] = frozenset()  # as it was drawn
 
     def of(
         self, seen: Seen, chains: tuple[Chain, ...], actor: Actor, gaps: tuple[Problem, ...], configured_mtu: int
@@ -66,17 +67,35 @@ class Picture:
 
     def _ways_to_others(self, seen: Seen) -> tuple[Way, ...]:
         if isinstance(seen.tailnet, Refusal):
-            return tuple(self._ways.values())
-        ways = {}
-        for peer in seen.tailnet.peers.values():
-            path = f"direct {peer.direct}" if peer.direct else f"relay {peer.relay}" if peer.relay else ""
-            for route in self._witness.pod_routes(peer):
-                earlier = self._ways.get((peer.key, route))
-                state, rtt = self._witness.delivered(route, earlier.delivered if earlier else None, seen.wall)
-                routed = route in seen.kernel.routed
-                ways[peer.key, route] = Way(route, peer.key, peer.name, peer.online, routed, state, rtt, path)
-        self._ways = ways
-        return tuple(ways.values())
+            return tuple([way for drawn in self._drawn.values() for way in drawn.ways])
+        if seen.kernel.routed != self._routed:
+            before, self._routed = self._drawn, seen.kernel.routed
+            self._drawn = {key: replace(drawn, standings=()) for key, drawn in before.items()}
+        peers = seen.tailnet.peers.values()
+        self._drawn = {peer.key: self._draw(peer, self._drawn.get(peer.key), seen.wall) for peer in peers}
+        return tuple([way for drawn in self._drawn.values() for way in drawn.ways])
+
+    def _draw(self, peer: Peer, before: _Drawn | None, wall: float) -> _Drawn:
+        pods = self._witness.pods(peer)
+        standings = tuple([self._witness.schedule.reached(target) for _, target in pods])
+        if before is not None and before.peer is peer and before.standings == standings:
+            return before
+        path = f"direct {peer.direct}" if peer.direct else f"relay {peer.relay}" if peer.relay else ""
+        earlier = {way.prefix: way.delivered for way in before.ways} if before else {}
+        ways = []
+        for route, target in pods:
+            state, rtt = self._witness.delivered(target, earlier.get(route), wall)
+            ways.append(Way(route, peer.key, peer.name, peer.online, route in self._routed, state, rtt, path))
+        return _Drawn(peer, standings, tuple(ways))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The ways to one peer, and what they were made of: while that is the same, so are they."""
+
+    peer: Peer
+    standings: tuple[Standing | None, ...]
+    ways: tuple[Way, ...]
 
 
 def _of_tailnet(view: View, seen: Tailnet) -> View:

@@ -156,7 +156,7 @@ class Repair:
             return "" if seen.own is not None else "Headscale's list does not have this node"
         if heard is not None:
             return "witnesses disagree" if any(_disputed(chain, seen) for chain in chains) else ""
-        if seen.refreshed_at < seen.doubted_at or any(_unknown(chain) for chain in chains):
+        if seen.refreshed_at < seen.doubted_at or not all(chain.in_force for chain in chains):
             return "nobody else can tell whether this node's prefixes are served"
         return "the last proof is old" if seen.at - seen.refreshed_at > LAST_REFRESH else ""
 
@@ -171,10 +171,6 @@ def _disputed(chain: Chain, seen: Seen) -> bool:
 def _rival(serving: LinkState) -> bool:
     """Somebody else is sent it, so it is not for us to shake."""
     return serving.trouble is not None and serving.trouble.code == Trouble.NOT_PRIMARY
-
-
-def _unknown(chain: Chain) -> bool:
-    return chain.links[Link.SERVING].holds is Holds.UNKNOWN
 
 
 def _announced(chain: Chain) -> bool:

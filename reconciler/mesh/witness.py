@@ -27,6 +27,7 @@ from reconciler.settings import IpAddress, Network
 WITHIN = 1.0  # seconds for an answer
 ASKED_LATELY = 30.0
 MOST_ASKERS = 1024
+ROUTES_REMEMBERED = 1 << 13  # of peers, each as a set
 
 
 class Probing(Protocol):
@@ -56,10 +57,9 @@ class Silent:
         return
 
 
-ROUTES_REMEMBERED = 1 << 13  # of peers, as sets
-
 GiveAnswer = Callable[[IpAddress, tuple[Network, ...]], Answer | None]
 HeardHint = Callable[[IpAddress], None]
+Pods = tuple[tuple[Network, IpAddress], ...]  # prefixes, and the gateway address in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ class Witness:
         online = {peer.addresses[0]: peer.online and bool(self.pods(peer)) for peer in peers}
         prefixes = {route for peer in peers if peer.online for route, _ in self.pods(peer)}
         self.schedule.peers_changed(self._looker.now(), online, prefixes)
-        gone = self._looker.reports.keys() - {f"{peer.key}#{part}" for peer in peers for part in range(self._parts())}
+        parts = range(self._parts())
+        gone = self._looker.reports.keys() - {f"{peer.key}#{part}" for peer in peers for part in parts}
         for key in gone:
             del self._looker.reports[key]
 
@@ -220,8 +221,9 @@ class Witness:
         if before is not None and _told(before.sights) != told:
             self._looker.doubt_before(echo.report.at)
             self._news()
-        elif before is None and self._last_told != told:  # else one more that says the same as the others
-            self._news()
+        elif before is None and (self._last_told != told or len(self._looker.reports) == 1):
+            self._looker.doubt_before(echo.report.at)  # whatever was known is older than the first word of a witness
+            self._news()  # else it is one more that says the same as the others
         self._last_told = told
 
     def _source_for(self, ask: Ask) -> IpAddress | None:
@@ -255,15 +257,16 @@ class Witness:
                     found[route.version].append(Delivery(peer.name, ok, standing.rtt_ms or 0.0, standing.why))
         return {prefix: tuple(found[prefix.version]) for prefix in self._own()}
 
-    def delivered(self, route: Network, before: LinkState | None, wall: float) -> tuple[LinkState, float | None]:
-        """How the probes to the node behind this route go, and the last round trip in milliseconds."""
-        standing = self.schedule.delivery(route)
+    def delivered(self, target: IpAddress, before: LinkState | None, wall: float) -> tuple[LinkState, float | None]:
+        """How the probes to a gateway address go, and the last round trip in milliseconds."""
+        standing = self.schedule.reached(target)
         if standing is None:
             state = LinkState(Holds.UNKNOWN, "not tried yet")
         elif standing.failures:
             evidence = f"{standing.failures} probes were lost: {standing.why}"
-            cure = f"see `headcni mesh why {gateway(route)}`"
-            trouble = Refusal(Trouble.NOT_DELIVERED, f"{gateway(route)} does not answer: {standing.why}", cure)
+            trouble = Refusal(
+                Trouble.NOT_DELIVERED, f"{target} does not answer: {standing.why}", f"see `headcni mesh why {target}`"
+            )
             state = LinkState(Holds.NO, evidence, trouble)
         else:
             state = LinkState(Holds.YES, "a probe was answered")

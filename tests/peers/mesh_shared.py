@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from meshes import FOREIGN, median, wrong_pairs
+from meshes import ADDS, FOREIGN, median, wrong_pairs
 
 from fixtures.mesh import Cluster, Pod
-
-ADDS = 15
 
 
 class SharedMesh:

@@ -15,6 +15,7 @@ from itertools import pairwise, permutations
 from fixtures.lab import Netns
 from fixtures.mesh import Pod
 
+ADDS = 15  # for a median
 FOREIGN = ("0.0.0.0/0", "::/0", "172.30.0.0/24", "fd30::/64")  # an exit node's routes, and a person's subnets
 
 

@@ -10,8 +10,7 @@ import sys
 import time
 
 import pytest
-from mesh_shared import ADDS
-from meshes import eventually, median, pinging_each_other, source_seen, wrong_pairs
+from meshes import ADDS, eventually, median, pinging_each_other, source_seen, wrong_pairs
 
 from fixtures.mesh import HEALED, Cluster, MeshSite, Pod
 from fixtures.processes import REPOSITORY
