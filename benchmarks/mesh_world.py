@@ -22,6 +22,7 @@ from reconciler.mesh.probe import DEFAULT_PORT
 from reconciler.mesh.wire import MAX_BYTES, Answer, Question, pack, unpack
 
 IPV6_FREEBIND = 78
+CONTROL, CONTROL_PORT = "100.64.0.200", 8080  # an address that is routed here
 BATCH = 1.0  # seconds; what Headscale takes for an approval
 _PACKET_INFO = {  # level, the option that asks for it, its type: who a datagram was sent to, in Python only in part
     socket.AF_INET: (socket.IPPROTO_IP, 8, 8),
@@ -43,7 +44,8 @@ async def _serve(options: argparse.Namespace) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     node = Node(version=options.version, lag=BATCH, auto_approve=True)
     async with LocalApiServer(options.socket, node):
-        node.be_joined()
+        control = await asyncio.start_server(_hang_up, port=CONTROL_PORT)  # it is looked whether somebody is there
+        node.be_joined(f"http://{CONTROL}:{CONTROL_PORT}")
         node.add_peers(options.peers)
         for family in _PACKET_INFO:
             _answer_probes(family, node)
@@ -51,6 +53,11 @@ async def _serve(options: argparse.Namespace) -> None:
         print("ready", flush=True)
         await stop.wait()
         churn.cancel()
+        control.close()
+
+
+def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
 
 
 async def _churn(node: Node, rate: float) -> None:

@@ -14,15 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cni.spec import Refusal
+from reconciler.mesh.codes import Trouble
+from reconciler.mesh.controlurl import normal
 from reconciler.mesh.model import ControlNode, KernelView, Peer, Prefs, Report, Sight, Tailnet
 from reconciler.mesh.networks import gateway
 from reconciler.mesh.ports import Headscale, MeshKernel, Tailscaled
+from reconciler.mesh.reach import reachable
 from reconciler.mesh.verify import Delivery, Seen
 from reconciler.ports import Clock
 from reconciler.settings import IpAddress, Network
 
 REFRESH_SECONDS = 1.5  # until a refreshed map is there; measured: 1.2
-LOOK_SECONDS = 0.5
+LONGEST_REFRESH = 4.0  # where the control server takes its time
+LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +137,31 @@ class Looker:
 
     async def refresh(self) -> Refusal | None:
         """Makes tailscaled ask for the whole map, and reads what that says of this node."""
+        url = self.prefs.control_url if isinstance(self.prefs, Prefs) else ""
+        if not await reachable(url):
+            cure = "see that it runs and can be reached from this node; do not restart tailscaled meanwhile"
+            return Refusal(Trouble.CONTROL_LOST, f"the control server {normal(url)} cannot be reached", cure)
         self._refreshing_until = self.now() + 2 * REFRESH_SECONDS
         refusal = await self._tailscaled.start()
         if refusal is not None:
             return refusal
         asked_at = self.now()
-        while self.now() - asked_at < REFRESH_SECONDS:
+        while not self._answered(self.now() - asked_at):
             await asyncio.sleep(LOOK_SECONDS)
             await self.tailscale()
-            if isinstance(self.tailnet, Tailnet) and self.tailnet.auth_url:
-                return None  # the control server does not know this node: there is no map to wait for
-        if isinstance(self.tailnet, Tailnet) and self.tailnet.running:
-            self._refreshed = asked_at, self.tailnet.me.primary
+        seen = self.tailnet
+        if isinstance(seen, Tailnet) and seen.running and seen.me.online:
+            self._refreshed = asked_at, seen.me.primary
         return None
+
+    def _answered(self, waited: float) -> bool:
+        """The new map is there, which takes its time; or the control server does not know this node, and none comes."""
+        seen = self.tailnet
+        if isinstance(seen, Tailnet) and seen.auth_url:
+            return True
+        return waited >= REFRESH_SECONDS and (
+            waited >= LONGEST_REFRESH or (isinstance(seen, Tailnet) and seen.me.online)
+        )
 
     @property
     def refreshing(self) -> bool:

@@ -1,6 +1,6 @@
 """The mesh's loop: look, join, prefer, announce, judge, mend, publish. Everything else in this folder is used here.
 
-A turn is made when something happened and every thirty seconds, more often while something does not hold. However much
+A turn is made when something happened and every four seconds, more often while something does not hold. However much
 happens, turns are rationed by what they cost: after one that took 5 ms of CPU comes a quarter of a second of rest, so a
 tailnet of a thousand restless peers costs one or two per cent of a core and not more. News of this node itself are
 not made to wait.
@@ -36,7 +36,7 @@ from reconciler.store import Store
 
 log = logging.getLogger("headcni")
 
-RELIST = 30.0  # seconds between turns without any event
+RELIST = 4.0  # seconds between turns without any event: what is shown is true within five
 UNEASY = 1.0  # while something does not hold
 SHORTEST = 0.2
 HEAR_SECONDS = 0.5  # for the bus; it takes some milliseconds
@@ -86,7 +86,7 @@ class Mesh:
         self._asked_to_repair = False
         self._tasks: asyncio.TaskGroup
         self._asking: asyncio.Task[None] | None = None  # Headscale
-        self.witness = Witness(looker, self._own, self._cluster, self.now, self.soon, seed)
+        self.witness = Witness(looker, self._own, self._cluster, self.now, self.now, seed)
         self._picture = Picture(self.witness, self._cluster)
         self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
         self.witness.use(self._probe)

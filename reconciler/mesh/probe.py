@@ -152,7 +152,7 @@ class Probe:
             self.counts["unasked"] += 1
             return
         now = self._clock()
-        sights = dict(zip(waiting.asked, answer.sights, strict=True))
+        sights = {} if answer.blind else dict(zip(waiting.asked, answer.sights, strict=True))
         report = Report(now, answer.name, sights, answer.announces, answer.accepts_routes)
         waiting.outcome.set_result(Echo(report, (now - waiting.sent_at) * 1000))
 

@@ -139,6 +139,8 @@ class Repair:
     def _refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
         why = self._reason_to_refresh(seen, chains)
         if not why:
+            if seen.at - self._refresh_at > NEWS_EVERY:  # all was well for a while
+                self._refresh_again = FIRST_REFRESH
             return None
         self.needed.add(Act.REFRESH)
         if seen.at < self._refresh_at:

@@ -67,6 +67,11 @@ class Seen:
     deliveries: Mapping[Network, tuple[Delivery, ...]] = field(default_factory=dict)  # by own prefix
 
     @property
+    def offline(self) -> bool:
+        """The control server is lost, so nobody changes anything."""
+        return isinstance(self.tailnet, Tailnet) and self.tailnet.running and not self.tailnet.me.online
+
+    @property
     def own(self) -> ControlNode | None:
         """This node in Headscale's eyes, if it was asked lately."""
         if not isinstance(self.control, tuple) or isinstance(self.tailnet, Refusal):
@@ -92,6 +97,8 @@ class Claim:
 def judge(prefix: Network, seen: Seen, before: Chain | None, approval_cure: str) -> Chain:
     """`approval_cure`: what to do about a missing approval, in the way that is configured."""
     serving, rival = _serving(prefix, seen)
+    if serving.holds is Holds.UNKNOWN and seen.offline and before and before.links[Link.SERVING].holds is Holds.YES:
+        serving = LinkState(Holds.YES, "as before the control server was lost")
     links = {
         Link.ANNOUNCED: _announced(prefix, seen, serving),
         Link.APPROVED: _approved(prefix, seen, serving, rival, approval_cure),

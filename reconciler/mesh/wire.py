@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 
 from reconciler.mesh.model import Sight
@@ -31,7 +31,7 @@ MAX_INSTEAD = 48  # a longer name is cut: sixteen of 63 bytes would not fit
 
 _HEADER = struct.Struct(f"!4sBB{NONCE_BYTES}s")
 _QUESTION, _ANSWER, _HINT = 1, 2, 3
-_ACCEPTS = 1  # flag of an answer
+_ACCEPTS, _BLIND = 1, 2  # flags of an answer
 _ACCEPTED, _ROUTED = 1, 2  # flags of a sight
 _PREFIX_BYTES = 2 + 16  # family, length, address
 
@@ -47,6 +47,7 @@ class Answer:
     announces: tuple[Network, ...]  # its own pod prefixes; told are the first MAX_PREFIXES
     sights: tuple[Sight, ...]  # one for each asked prefix, in their order
     accepts_routes: bool = True
+    blind: bool = False  # it has lost the control server, so what it sees may be long over
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def pack(nonce: bytes, body: Body) -> bytes:
         return b"".join(
             (
                 _HEADER.pack(MAGIC, VERSION, _ANSWER, nonce),
-                bytes((_ACCEPTS if body.accepts_routes else 0,)),
+                bytes(((_ACCEPTS if body.accepts_routes else 0) | (_BLIND if body.blind else 0),)),
                 _pack_text(body.name, MAX_NAME),
                 _pack_prefixes(body.announces),
                 bytes((len(sights),)),
@@ -103,9 +104,10 @@ def _unpack_body(kind: int, reader: _Reader, size: int) -> Body:
         return question  # the rest is padding
     body: Body
     if kind == _ANSWER:
-        accepts_routes = reader.flags(_ACCEPTS) != 0
+        flags = reader.flags(_ACCEPTS | _BLIND)
         name, announces = reader.text(MAX_NAME), reader.prefixes()
-        body = Answer(name, announces, tuple(reader.sight() for _ in range(reader.count())), accepts_routes)
+        body = Answer(name, announces, tuple(reader.sight() for _ in range(reader.count())), flags & _ACCEPTS != 0)
+        body = replace(body, blind=flags & _BLIND != 0)
     elif kind == _HINT:
         body = Hint()
     else:

@@ -102,12 +102,12 @@ class Witness:
     def answer(self, source: IpAddress, prefixes: tuple[Network, ...]) -> Answer | None:
         peer = self._looker.index.who_is(source)
         prefs, tailnet = self._looker.prefs, self._looker.tailnet
-        if peer is None or not isinstance(tailnet, Tailnet) or not tailnet.running or not tailnet.me.online:
-            return None  # who does not hear the control server knows only what was
+        if peer is None or not isinstance(tailnet, Tailnet) or not tailnet.running:
+            return None
         self._remember(peer)
         sights = tuple([self._looker.sight(peer, prefix) for prefix in prefixes])
         accepts = isinstance(prefs, Prefs) and bool(prefs.raw.get("RouteAll"))
-        return Answer(tailnet.me.name, self._own()[:MAX_PREFIXES], sights, accepts)
+        return Answer(tailnet.me.name, self._own()[:MAX_PREFIXES], sights, accepts, blind=not tailnet.me.online)
 
     def heard_hint(self, source: IpAddress) -> None:
         """A node says that it sees us differently now; it is asked, and nothing else of it is believed."""
@@ -167,6 +167,8 @@ class Witness:
         return tuple([(each, gateway(each)) for each in within(routes, self._cluster) if each not in self._cluster])
 
     async def run(self) -> None:
+        if isinstance(self._prober, Silent):
+            return  # nothing is known then, which is not the same as an answer that did not come
         async with asyncio.TaskGroup() as asking:
             while True:
                 now = self._looker.now()
@@ -217,6 +219,8 @@ class Witness:
         key = f"{peer.key}#{part}"
         before = self._looker.reports.get(key)
         self._looker.reports[key] = echo.report
+        if not echo.report.sights:
+            return  # it is there, and blind
         told = _told(echo.report.sights)
         if before is not None and _told(before.sights) != told:
             self._looker.doubt_before(echo.report.at)

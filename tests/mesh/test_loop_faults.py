@@ -192,7 +192,7 @@ def test_each_fault_at_each_call_of_headscale(tmp_path, method, path, fault):
         await sim.until_told(code, named, word, within=within)
         assert not sim.in_force
         sim.headscale.cure()
-        patience = HEALED + (15 if fault == "no answer" else 0)  # one request may have been on its way when it was cured
+        patience = HEALED + (15 if fault == "no answer" else 0)  # of a request that was on its way
         await sim.until(lambda: sim.in_force and not sim.troubles(), patience, "healed")
 
     play(tmp_path, story, approval="key")

@@ -296,13 +296,12 @@ def test_without_witnesses_it_is_refreshed_more_and_more_seldom(tmp_path):
     """Where nothing else can tell: five, ten, twenty seconds, up to five minutes."""
 
     async def story(sim):
-        sim.node.approve_by_policy()
         sim.join()
         sim.start()
         await asyncio.sleep(310)
         assert 4 <= refreshes(sim) <= 7
 
-    play(tmp_path, story, peers=0)
+    play(tmp_path, story, peers=0, approval="approver")
 
 
 def test_witnesses_that_fall_silent_are_no_end_if_headscale_knows_better(tmp_path):
@@ -493,5 +492,21 @@ def test_a_thousand_events_are_a_handful_of_looks(tmp_path):
             sim.tailscaled.flood(1)
             await asyncio.sleep(0.01)
         assert len([each for each in sim.tailscaled.calls if each == "GET status"]) <= 10 / 0.2
+
+    play(tmp_path, story)
+
+
+def test_no_refresh_while_the_control_server_cannot_be_reached(tmp_path):
+    """It would take a node out of Running with which nothing is wrong."""
+
+    async def story(sim):
+        sim.join()
+        sim.start()
+        await sim.until_calm()
+        sim.control_up = False
+        before = refreshes(sim)
+        sim.others.everybody_silent = True
+        await sim.until_told(Trouble.CONTROL_LOST, "cannot be reached", within=60)
+        await sim.always(lambda: refreshes(sim) == before and sim.node.state == "Running", 30)
 
     play(tmp_path, story)

@@ -21,16 +21,21 @@ class SharedMesh:
         self._directories = directories
         self._cluster: Cluster | None = None
         self._ending = ExitStack()
+        self._impossible = False
         self.pods: list[Pod] = []  # two on each node
         self.usual_add = 0.0  # median seconds
 
     def get(self) -> Cluster:
+        """One that could not be made is not tried again: each test would wait for the same."""
+        assert not self._impossible, "no mesh could be made for an earlier test"
         if self._cluster is None:
+            self._impossible = True
             with ExitStack() as undo:
                 self._cluster = undo.enter_context(self._new())
                 undo.callback(self._forget)
                 self._prepare(self._cluster)
                 self._ending = undo.pop_all()
+            self._impossible = False
         return self._cluster
 
     def end(self) -> None:

@@ -259,3 +259,12 @@ def test_a_lost_control_server_an_mtu_and_a_filter_are_found():
 def test_a_finding_keeps_the_time_it_was_first_made():
     first = dated(findings(SEEN, (OWN,), (CLUSTER,), 1420), (), 100.0)
     assert dated(findings(SEEN, (OWN,), (CLUSTER,), 1420), first, 200.0)[0].since == 100.0
+
+
+def test_what_was_in_force_stays_so_while_nobody_can_change_it():
+    """The control server is away, and the witnesses, who lost it too, do not testify."""
+    proven = judge(OWN, replace(SEEN, reports={"n2": report()}), None, CURE)
+    lost = replace(SEEN, tailnet=replace(NET, me=replace(ME, online=False)), at=2000.0)
+    assert judge(OWN, lost, proven, CURE).in_force
+    assert not judge(OWN, lost, judge(OWN, SEEN, None, CURE), CURE).in_force
+    assert not judge(OWN, replace(SEEN, at=2000.0), proven, CURE).in_force

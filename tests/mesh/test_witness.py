@@ -1,0 +1,123 @@
+"""Asking and being asked, where a whole node is too little: many prefixes, nobody to ask, and a thousand peers."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address, ip_network
+
+from fixtures.meshsim import MeshSim, play
+from reconciler.mesh.model import Holds, Link
+from reconciler.mesh.wire import MAX_PREFIXES
+from reconciler.mesh.witness import MOST_ASKERS
+from tests.mesh.test_loop_way import wired
+
+PODS = 40
+
+
+def test_of_many_prefixes_each_is_asked_for(tmp_path):
+    """With a prefix for each pod; a question holds sixteen."""
+
+    async def story(sim: MeshSim) -> None:
+        pods = [wired(f"10.244.1.{number}/32") for number in range(10, 10 + PODS)]
+        sim.records = {each.key: each for each in pods}
+        sim.join()
+        sim.start(**{"mesh.advertise": "pod"})
+        await sim.until(lambda: len(sim.view.chains) == PODS, 5)
+        await sim.until(lambda: all(chain.in_force for chain in sim.view.chains), 10, "all in force")
+        accepted = [chain.links[Link.ACCEPTED].holds for chain in sim.view.chains]
+        assert accepted == [Holds.YES] * PODS
+        assert PODS > 2 * MAX_PREFIXES, "so three questions"
+
+    play(tmp_path, story)
+
+
+def test_without_a_probe_port_nobody_is_asked_and_a_refresh_tells(tmp_path):
+    async def story(sim: MeshSim) -> None:
+        sim.join()
+        sim.start(**{"mesh.probePort": 0})
+        await sim.until_in_force()
+        assert sim.others.asked == []
+        assert sim.view.chains[0].links[Link.DELIVERED].holds is Holds.UNKNOWN
+
+    play(tmp_path, story)
+
+
+def test_an_address_that_cannot_be_listened_at_is_told_until_it_can(tmp_path):
+    from cni.spec import Code, Refusal
+
+    async def story(sim: MeshSim) -> None:
+        sim.others.deaf = (Refusal(Code.IO_FAILURE, "cannot listen on 100.64.0.4 port 9472", "see who has it"),)
+        sim.join()
+        sim.start()
+        await sim.until_told(Code.IO_FAILURE, "100.64.0.4", "see who has it")
+        assert await sim.until_in_force() >= 0
+        sim.others.deaf = ()
+        await sim.until(lambda: not sim.troubles(), 35, "over")
+
+    play(tmp_path, story)
+
+
+def test_who_asks_is_remembered_within_bounds(tmp_path):
+    async def story(sim: MeshSim) -> None:
+        sim.join()
+        sim.start()
+        await sim.until_calm()
+        for number in range(MOST_ASKERS + 50):
+            address = f"100.127.{number // 250}.{number % 250 + 1}"
+            sim.node.set_peer(f"asker-{number}", addresses=(address,), routes=())
+        sim.tailscaled.flood(1)
+        await sim.until(lambda: sim.view.peers == MOST_ASKERS + 53, 3)
+        for number in range(MOST_ASKERS + 50):
+            sim.others.answer(ip_address(f"100.127.{number // 250}.{number % 250 + 1}"), ())
+        for number in range(MOST_ASKERS + 50):
+            sim.node.set_peer(f"asker-{number}", routes=(f"10.99.{number % 250}.0/24",))
+        await asyncio.sleep(2)
+        assert len(sim.others.hints) == MOST_ASKERS
+
+    play(tmp_path, story)
+
+
+def test_a_hint_of_a_stranger_is_not_followed(tmp_path):
+    async def story(sim: MeshSim) -> None:
+        sim.join()
+        sim.start()
+        await sim.until_calm()
+        await asyncio.sleep(30)
+        before = len(sim.others.asked)
+        for number in range(50):
+            sim.others.heard_hint(ip_address(f"192.0.2.{number}"))
+            await asyncio.sleep(0.01)
+        assert len(sim.others.asked) - before <= 6, "the usual ones"
+
+    play(tmp_path, story)
+
+
+def test_the_first_word_of_one_more_witness_is_no_reason_for_a_turn(tmp_path):
+    """In a large tailnet there is another one each moment."""
+
+    async def story(sim: MeshSim) -> None:
+        sim.join()
+        sim.start()
+        await sim.until_in_force()
+        await asyncio.sleep(2)
+        sim.tailscaled.calls.clear()
+        await asyncio.sleep(15)
+        looks = sim.tailscaled.calls.count("GET status")
+        assert len(set(sim.others.asked)) > 30
+        assert looks <= 15 / 0.4, "a way that is known for the first time may wait"
+
+    play(tmp_path, story, peers=50)
+
+
+def test_pods_of_a_peer_are_those_of_the_cluster_and_not_the_whole_of_it(tmp_path):
+    async def story(sim: MeshSim) -> None:
+        sim.node.set_peer("router", routes=("0.0.0.0/0", "10.244.0.0/16", "192.168.0.0/24", "10.244.9.0/24"))
+        sim.join()
+        sim.start()
+        await sim.until_in_force()
+        ways = {str(way.prefix) for way in sim.view.ways if way.name == "router"}
+        assert ways == {"10.244.9.0/24"}
+        await sim.until(lambda: "router" in sim.others.asked, 10)
+        assert ip_network("10.244.9.0/24") in {way.prefix for way in sim.view.ways}
+
+    play(tmp_path, story)
