@@ -1,9 +1,9 @@
 """The mesh's loop: look, join, prefer, announce, judge, mend, publish. Everything else in this folder is used here.
 
 A turn is made when something happened and every four seconds, more often while something does not hold. However much
-happens, turns are rationed by what they cost: after one that took 5 ms of CPU comes a quarter of a second of rest, so a
-tailnet of a thousand restless peers costs one or two per cent of a core and not more. News of this node itself are
-not made to wait.
+happens, turns are rationed by what they cost: after one that took 5 ms of CPU comes a quarter of a second of rest, so
+turns take two per cent of a core and not more, also in a tailnet of a thousand restless peers. News of this node itself
+are not made to wait.
 
 A fault in here goes up to the daemon's supervisor, which logs it and runs this anew; pods are not concerned by it.
 """

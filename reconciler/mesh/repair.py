@@ -30,6 +30,8 @@ SILENT = 2.9  # seconds without a word of any witness: a round was not answered
 MISSING = 3.0  # seconds before a route is taken for lost
 FIRST_REFRESH, LAST_REFRESH = 5.0, 300.0
 NEWS_EVERY = 60.0
+AFTER_ANOTHER = 2.0
+ALL_SILENT = "all witnesses fell silent"
 FIRST_APPROVAL, LAST_APPROVAL = 2.0, 30.0
 
 
@@ -56,7 +58,8 @@ class Repair:
         self._reannounce_at = float("-inf")
         self._toggle = Budget(3, 600.0)
         self._refresh_again = FIRST_REFRESH
-        self._refresh_at = self._news_at = float("-inf")
+        self._refresh_at = self._refreshed_at = self._news_at = float("-inf")
+        self._silent = False
         self._approve_again = FIRST_APPROVAL
         self._approve_at = float("-inf")
         self._missing_since: float | None = None
@@ -139,21 +142,30 @@ class Repair:
     def _refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> Mend | None:
         why = self._reason_to_refresh(seen, chains)
         if not why:
+            self._silent = False
             if seen.at - self._refresh_at > NEWS_EVERY:  # all was well for a while
                 self._refresh_again = FIRST_REFRESH
             return None
         self.needed.add(Act.REFRESH)
+        self._when_silent(why)
         if seen.at < self._refresh_at:
             return None
+        self._refreshed_at = seen.at
         self._refresh_at = seen.at + self._refresh_again
         self._refresh_again = min(LAST_REFRESH, self._refresh_again * 2)
         return Mend(Act.REFRESH, (), why)
+
+    def _when_silent(self, why: str) -> None:
+        """That everybody fell silent may mean that this node was deleted: that does not wait for its turn."""
+        if why == ALL_SILENT and not self._silent:
+            self._refresh_at = min(self._refresh_at, self._refreshed_at + AFTER_ANOTHER)
+        self._silent = why == ALL_SILENT
 
     def _reason_to_refresh(self, seen: Seen, chains: tuple[Chain, ...]) -> str:
         """Where Headscale or a witness can be asked, their word is better, and comes by itself."""
         heard = max([report.at for report in seen.reports.values()], default=None)
         if heard is not None and seen.at - heard > SILENT:
-            return "all witnesses fell silent"
+            return ALL_SILENT
         if isinstance(seen.control, tuple):
             return "" if seen.own is not None else "Headscale's list does not have this node"
         if heard is not None:

@@ -203,10 +203,10 @@ async def approving_again_is_harmless(environment: Environment) -> None:
 
 async def a_key_that_is_not_accepted(environment: Environment) -> None:
     wrong = environment.key[:-4] + ("aaaa" if not environment.key.endswith("aaaa") else "bbbb")
-    for key in (wrong, "nonsense", environment.expired_key):
+    for what, key in (("wrong", wrong), ("nonsense", "nonsense"), ("expired", environment.expired_key)):
         async with client(environment, key) as headscale:
             refused = await headscale.nodes()
-            assert isinstance(refused, Refusal)
+            assert isinstance(refused, Refusal), f"the {what} key is accepted"
             assert refused.code == Trouble.HEADSCALE_KEY, refused
             assert key not in str(refused)
 

@@ -157,7 +157,7 @@ def test_a_tailscaled_that_ends_is_missed_at_once_and_found_again(tmp_path, peer
         await sim.until_told(Trouble.TAILSCALED_UNREACHABLE, str(sim.tailscaled.socket), within=5)
         assert sim.view.state == "unreachable"
         assert not sim.in_force
-        await sim.always(lambda: not sim.in_force, 60)
+        await sim.always(lambda: not sim.in_force, 15)
         await sim.tailscaled.start()
         await sim.until(lambda: sim.in_force and not sim.troubles(), HEALED, "healed")
 
@@ -209,7 +209,7 @@ def test_what_is_in_force_stays_so_while_headscale_fails(tmp_path, fault):
         await sim.until_calm()
         sim.headscale.inject("GET", "/node", copy(what))
         await sim.until_told(code, sim.url, within=50)
-        await sim.always(lambda: sim.in_force, 200)
+        await sim.always(lambda: sim.in_force, 30)
         sim.headscale.cure()
         await sim.until(lambda: not sim.troubles(), 50, "healed")
 
@@ -223,7 +223,7 @@ def test_a_headscale_that_ends_is_missed_and_found_again(tmp_path):
         await sim.until_calm()
         await sim.headscale.stop()
         await sim.until_told(Trouble.HEADSCALE_UNREACHABLE, sim.url, within=40)
-        await sim.always(lambda: sim.in_force, 60)
+        await sim.always(lambda: sim.in_force, 20)
         await sim.headscale.start()
         await sim.until(lambda: not sim.troubles(), 40, "healed")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from fixtures.headscale import GENERATIONS
-from fixtures.meshsim import CLUSTER, FOREIGN, OWN, MeshSim, play
+from fixtures.meshsim import CLUSTER, FOREIGN, OWN, MeshSim, play, wired
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.model import Holds, Link
 from reconciler.mesh.repair import PATIENCE
@@ -62,7 +63,7 @@ def test_an_unapproval_with_a_policy_is_healed_by_announcing_again_three_times_a
         sim.node.approve_by_policy()
         sim.node.disapprove(*OWN)
         await sim.until_told(Trouble.NOT_APPROVED, OWN[0], "autoApprovers")
-        await sim.always(lambda: not sim.in_force, 120)
+        await sim.always(lambda: not sim.in_force, 80)
         assert done(sim, "announce again") == 3
         assert sim.ours == set(OWN), "it stays announced"
         sim.node.approve_by_policy(*CLUSTER)
@@ -79,7 +80,7 @@ def test_a_person_or_an_approver_is_waited_for_without_a_repair(tmp_path):
         sim.start()
         await sim.until_told(Trouble.NOT_APPROVED)
         before = edits(sim)
-        await sim.always(lambda: not sim.in_force, 100)
+        await sim.always(lambda: not sim.in_force, 40)
         assert edits(sim) == before
         sim.node.approve(*OWN)
         await sim.until_in_force(5)
@@ -102,8 +103,6 @@ def test_an_earlier_pod_cidr_loses_its_approval_with_the_first_of_the_new(tmp_pa
 
 
 def test_an_earlier_pod_cidr_is_announced_as_long_as_a_pod_lives_in_it(tmp_path):
-    from tests.mesh.test_loop_way import wired
-
     async def story(sim):
         pod = wired()
         sim.records = {pod.key: pod}
@@ -113,7 +112,7 @@ def test_an_earlier_pod_cidr_is_announced_as_long_as_a_pod_lives_in_it(tmp_path)
         await sim.kill()
         sim.start(**{"network.podCIDR.nodeLocal": "10.244.77.0/24"})
         await sim.until(lambda: sim.ours == {OWN[0], "10.244.77.0/24"}, 5)
-        await sim.always(lambda: OWN[0] in sim.ours, 40)
+        await sim.always(lambda: OWN[0] in sim.ours, 10)
         sim.records = {}
         await sim.until(lambda: sim.ours == {"10.244.77.0/24"}, 35)
 
@@ -155,7 +154,7 @@ def test_a_deleted_node_without_a_key_says_what_to_do(tmp_path):
         await sim.until_calm()
         sim.node.delete()
         await sim.until_told(Trouble.NODE_DELETED, sim.url, "tailscale up --force-reauth", within=15)
-        await sim.always(lambda: not sim.in_force, 30)
+        await sim.always(lambda: not sim.in_force, 10)
         assert "POST login-interactive" not in sim.writes()
 
     play(tmp_path, story)
@@ -188,7 +187,7 @@ def test_a_lost_control_server_is_told_and_nothing_is_done_about_it(tmp_path):
         sim.tailscaled.flood(1)
         told = await sim.until_told(Trouble.CONTROL_LOST, "lost the control server", within=35)
         assert "do not restart" in told.details
-        await sim.always(lambda: sim.in_force, 200, "pods keep their connections")
+        await sim.always(lambda: sim.in_force, 40, "pods keep their connections")
         assert sim.writes() == []
         sim.node.regain_control()
         await sim.until(lambda: not sim.troubles(), 35, "found again")
@@ -205,7 +204,7 @@ def test_tailscaled_restarted_without_its_control_server_is_shown_as_what_it_is(
         await sim.tailscaled.restart()
         await sim.until(lambda: not sim.in_force, 5)
         await sim.until(lambda: sim.view.state == "NoState", 5)
-        await sim.always(lambda: not sim.in_force, 60)
+        await sim.always(lambda: not sim.in_force, 20)
         sim.node.regain_control()
         await sim.until_in_force()
 
@@ -244,7 +243,7 @@ def test_a_route_that_somebody_deleted_is_brought_back_by_one_toggle(tmp_path):
         await sim.until(lambda: not sim.view.ways[0].routed, 2, "it is seen")
         await sim.until(lambda: not sim.node.lost_routes, 6, "brought back")
         await sim.until(lambda: all(way.routed for way in sim.view.ways), 3, "and shown")
-        await sim.always(lambda: True, 30)
+        await sim.always(lambda: True, 10)
         assert edits(sim) == before + 2
         assert sim.node.prefs["RouteAll"]
 
@@ -263,7 +262,7 @@ def test_a_route_that_does_not_come_back_is_tried_for_once_and_left(tmp_path):
         before = edits(sim)
         sim.node.lost_routes = Stubborn({OTHERS[0]})
         sim.tailscaled.flood(1)
-        await sim.always(lambda: True, 60)
+        await sim.always(lambda: True, 20)
         assert edits(sim) == before + 2, "a toggle cuts all pods for an instant"
         assert sim.in_force
         sim.store.write("mesh-repair", b"")
@@ -280,9 +279,9 @@ def test_routes_that_a_peer_no_longer_has_are_not_missed(tmp_path):
         before = edits(sim)
         sim.node.set_peer("worker-2", online=False)
         sim.node.lost_routes.update(OTHERS)
-        await sim.always(lambda: True, 60)
+        await sim.always(lambda: True, 15)
         sim.node.drop_peer("worker-3")
-        await sim.always(lambda: True, 60)
+        await sim.always(lambda: True, 15)
         assert edits(sim) == before
         assert (sim.view.peers, sim.view.peers_online) == (2, 1)
 
@@ -310,7 +309,7 @@ def test_witnesses_that_fall_silent_are_no_end_if_headscale_knows_better(tmp_pat
         sim.start()
         await sim.until_calm()
         sim.others.everybody_silent = True
-        await sim.always(lambda: sim.in_force, 40)
+        await sim.always(lambda: sim.in_force, 20)
         assert any(chain.links[Link.DELIVERED].holds is Holds.NO for chain in sim.view.chains)
 
     play(tmp_path, story, approval="key")
@@ -474,12 +473,33 @@ def test_peers_are_never_asked_more_than_a_few_times_in_a_second(tmp_path):
         await asyncio.sleep(30)  # after a start there is more to ask
         sim.others.asked.clear()
         for number in range(100):
-            peer = sim.node.peers[f"worker-{2 + number % 50}"]
+            peer = sim.node.peers[f"worker-{2 + number % 30}"]
             sim.node.set_peer(peer.name, online=not peer.online, direct=f"192.0.2.1:{number}")
             await asyncio.sleep(0.1)
         assert len(sim.others.asked) < 10 * 13
 
-    play(tmp_path, story, peers=60)
+    play(tmp_path, story, peers=30)
+
+
+def test_turns_are_rationed_by_what_they_cost_but_for_news_of_this_node(tmp_path, monkeypatch):
+    """As in a tailnet of thousands, where a turn costs a tenth of a second of processor time."""
+    spent = itertools.count(0.0, 0.1)
+
+    async def story(sim):
+        sim.join()
+        sim.start()
+        await sim.until_calm()
+        monkeypatch.setattr("reconciler.mesh.loop.REST_FOR_WORK", 50.0)
+        monkeypatch.setattr("reconciler.mesh.loop.time.thread_time", lambda: next(spent))
+        sim.tailscaled.calls.clear()
+        for _ in range(6000):
+            sim.tailscaled.flood(1)
+            await asyncio.sleep(0.01)
+        assert 10 <= sim.tailscaled.calls.count("GET status") <= 13, "one in five seconds"
+        sim.node.edit(RouteAll=False)
+        await sim.until(lambda: sim.node.prefs["RouteAll"], 1, "set again at once")
+
+    play(tmp_path, story)
 
 
 def test_a_thousand_events_are_a_handful_of_looks(tmp_path):

@@ -5,14 +5,18 @@ And it is over as soon as it is put right.
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from cni.spec import Code, Refusal
 from fixtures.headscale import Fault
 from fixtures.localapi.preferences import LOCKED
 from fixtures.meshsim import AUTH_KEY, FOREIGN, OWN, play
 from reconciler import config
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.headscale import HeadscaleClient
+from reconciler.mesh.leave import leave
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -126,7 +130,7 @@ def test_an_api_key_is_revoked_while_all_is_well(tmp_path):
         await sim.until_calm()
         sim.headscale.key = "another-key"
         await sim.until_told(Trouble.HEADSCALE_KEY, sim.url, within=40)
-        await sim.always(lambda: sim.in_force, 60)
+        await sim.always(lambda: sim.in_force, 20)
 
     play(tmp_path, story, approval="key")
 
@@ -267,6 +271,73 @@ def test_a_record_that_is_damaged_is_set_aside_and_a_newer_one_is_left_alone(tmp
         await sim.always(lambda: sim.announced == FOREIGN, 20)
         assert set(sim.writes()) <= {"POST start"}, "which only refreshes"
         assert (sim.store.root / "mesh.json").read_text() == newer
+
+    play(tmp_path, story)
+
+
+def test_without_space_for_the_record_nothing_is_announced_or_set(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def story(sim):
+        sim.join(ShieldsUp=True)
+        with monkeypatch.context() as disk:
+            disk.setattr("reconciler.mesh.record._write", full)
+            sim.start()
+            await sim.until_told(Code.IO_FAILURE, "mesh.json", "No space left", "free space")
+            await sim.always(lambda: sim.announced == FOREIGN and sim.node.prefs["ShieldsUp"], 20)
+        await sim.until(lambda: sim.in_force and not sim.troubles(), 10, "healed")
+        assert not sim.node.prefs["ShieldsUp"]
+
+    play(tmp_path, story)
+
+
+def test_what_is_ours_stays_ours_where_the_node_moves_to_another_server(tmp_path):
+    elsewhere = "https://headscale.example.com"
+
+    async def story(sim):
+        sim.join()
+        sim.start()
+        await sim.until_in_force()
+        await sim.kill()
+        sim.node.prefs = {**sim.node.prefs, "ControlURL": elsewhere}
+        sim.start(**{"headscale.url": elsewhere})
+        await sim.until_in_force()
+        await sim.kill()
+        await leave(sim.store, sim.tailscaled.socket)
+        assert sim.announced == FOREIGN
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("how", ["stopped", "locked", "elsewhere"])
+def test_what_cannot_be_left_now_is_told_and_left_later(tmp_path, how):
+    async def story(sim):
+        sim.join(RouteAll=False)
+        sim.start()
+        await sim.until_in_force()
+        await sim.kill()
+        if how == "stopped":
+            await sim.tailscaled.stop()
+        elif how == "locked":
+            sim.node.locked = True
+        else:
+            sim.node.prefs = {**sim.node.prefs, "ControlURL": NOBODY}
+        said = await leave(sim.store, sim.tailscaled.socket)
+        assert isinstance(said[-1], Refusal)
+        assert said[-1].details
+        assert sim.ours == set(OWN)
+        assert (sim.store.root / "mesh.json").exists()
+
+        sim.node.locked = False
+        if how == "stopped":
+            await sim.tailscaled.start()
+        sim.node.prefs = {**sim.node.prefs, "ControlURL": sim.url}
+        said = await leave(sim.store, sim.tailscaled.socket)
+        assert not any(isinstance(each, Refusal) for each in said)
+        assert sim.announced == FOREIGN
+        assert sim.node.prefs["RouteAll"] is False
+        assert not (sim.store.root / "mesh.json").exists()
 
     play(tmp_path, story)
 

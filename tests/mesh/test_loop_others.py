@@ -12,6 +12,7 @@ import pytest
 from fixtures.headscale import Fault
 from fixtures.meshsim import FOREIGN, OWN, MeshSim, play
 from reconciler.mesh.codes import Trouble
+from reconciler.mesh.leave import leave
 from reconciler.mesh.loop import REPAIR_FILE
 from reconciler.mesh.preferences import PEACE
 
@@ -96,8 +97,6 @@ def test_what_is_foreign_keeps_its_order_and_its_doubles(tmp_path, routes):
 
 
 def test_what_stood_there_before_us_is_in_force_and_stays_when_we_go(tmp_path):
-    from reconciler.mesh.leave import leave
-
     async def story(sim):
         sim.foreign = (*FOREIGN, OWN[0])
         sim.join()
@@ -123,7 +122,7 @@ def test_who_turns_a_preference_back_each_time_is_told_of_and_not_fought(tmp_pat
         sim.node.edit(RouteAll=False)
         told = await sim.until_told(Trouble.PREFERENCE, "RouteAll is false", "3 times", within=10)
         assert "headcni mesh repair" in told.details
-        await sim.always(lambda: not sim.node.prefs["RouteAll"], 60, "it is left alone")
+        await sim.always(lambda: not sim.node.prefs["RouteAll"], 20, "it is left alone")
         assert rival.strokes == 3
         assert sim.says(Trouble.PREFERENCE, "RouteAll")
 
@@ -160,7 +159,7 @@ def test_who_takes_our_routes_away_each_time_is_told_of_and_not_fought(tmp_path)
         await sim.until_told(Trouble.NOT_ANNOUNCED, OWN[0], "who else writes", within=15)
         strokes = rival.strokes
         assert strokes <= 5
-        await sim.always(lambda: sim.says(Trouble.NOT_ANNOUNCED, OWN[0], "who else writes"), 60)
+        await sim.always(lambda: sim.says(Trouble.NOT_ANNOUNCED, OWN[0], "who else writes"), 30)
         assert rival.strokes == strokes, "each stroke makes Headscale compute all maps anew"
         sim.store.write(REPAIR_FILE, b"")
         await sim.until(lambda: rival.strokes > strokes, 5, "an operator's word counts")
@@ -174,7 +173,7 @@ def test_where_preferences_are_not_ours_to_set_they_are_only_told(tmp_path):
         sim.start(**{"mesh.repairPreferences": "false"})
         told = await sim.until_told(Trouble.PREFERENCE, "RouteAll is false", "ShieldsUp is true", "must be")
         assert "tailscale set" in told.details
-        await sim.always(lambda: not sim.node.prefs["RouteAll"] and sim.node.prefs["ShieldsUp"], 60)
+        await sim.always(lambda: not sim.node.prefs["RouteAll"] and sim.node.prefs["ShieldsUp"], 20)
         assert set(sim.writes()) <= {"PATCH prefs", "POST start"}
         sim.reload(**{"mesh.repairPreferences": "true"})
         await sim.until(lambda: sim.node.prefs["RouteAll"] and not sim.node.prefs["ShieldsUp"], 35, "set at last")
@@ -213,7 +212,7 @@ def test_a_node_stopped_by_hand_stays_so_where_nobody_knows_whose_it_is(tmp_path
         sim.node.state = "Stopped"
         sim.start(**{"headscale.url": ""})
         await sim.until_told(Trouble.MESH_STOPPED, "tailscale up")
-        await sim.always(lambda: sim.writes() == [], 60)
+        await sim.always(lambda: sim.writes() == [], 10)
 
     play(tmp_path, story)
 
@@ -235,9 +234,9 @@ def test_a_node_that_is_joined_elsewhere_is_never_written_to(tmp_path, approval,
         sim.node.disapprove(*FOREIGN)
         sim.tailscaled.cut_bus()
         sim.store.write(REPAIR_FILE, b"")
-        await sim.always(lambda: True, 40)
+        await sim.always(lambda: True, 20)
         await sim.tailscaled.restart()
-        await sim.always(lambda: not sim.in_force, 20)
+        await sim.always(lambda: not sim.in_force, 10)
         assert sim.writes() == []
         assert sim.node.prefs == before
         assert not [each for each in sim.headscale.calls if each.startswith("POST")]
@@ -256,7 +255,7 @@ def test_a_node_that_moves_elsewhere_is_let_go_with_what_it_has(tmp_path):
         sim.tailscaled.calls.clear()
         sim.tailscaled.flood(1)
         await sim.until_told(Trouble.JOINED_ELSEWHERE, ELSEWHERE)
-        await sim.always(lambda: sim.writes() == [], 60)
+        await sim.always(lambda: sim.writes() == [], 10)
         sim.node.prefs = {**sim.node.prefs, "ControlURL": sim.url}
         sim.tailscaled.flood(1)
         await sim.until_in_force()

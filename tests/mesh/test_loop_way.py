@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 
 from fixtures.headscale import GENERATIONS
-from fixtures.meshsim import FOREIGN, OWN, MeshSim, play
+from fixtures.meshsim import FOREIGN, OWN, MeshSim, play, waiting, wired
 from reconciler.mesh.approve import Identity, Mark, Member
 from reconciler.mesh.approver import Approver
 from reconciler.mesh.codes import Trouble
@@ -17,24 +16,9 @@ from reconciler.mesh.headscale import HeadscaleClient
 from reconciler.mesh.members import Reading
 from reconciler.mesh.model import Holds, Link
 from reconciler.mesh.preferences import REQUIRED
-from statemachine.attachment import Address, Attachment, State
+from statemachine.attachment import State
 
 BATCH = 1.0  # seconds; what Headscale needs for an approval
-
-
-def wired(ip: str = "10.244.1.7/32", pool: str = OWN[0]) -> Attachment:
-    return Attachment(
-        container=f"pod-{ip}",
-        ifname="eth0",
-        goal=State.ADVERTISED,
-        network="net",
-        cni_version="1.0.0",
-        boot_id="boot",
-        created=0.0,
-        since=0.0,
-        state=State.WIRED,
-        addresses=(Address(ip, None, pool),),
-    )
 
 
 def as_required(sim: MeshSim) -> bool:
@@ -163,7 +147,7 @@ def test_pods_become_advertised_with_the_prefix_and_hidden_with_it(tmp_path):
             return sim.records[pod.key].state
 
         await sim.always(lambda: state() is State.WIRED, 0.1)
-        sim.records[pod.key] = replace(pod, problem=_waiting(sim))
+        sim.records[pod.key] = waiting(pod)
         await sim.until(lambda: state() is State.ADVERTISED, 8, "the pod is advertised")
         assert sim.in_force
         sim.node.approve_by_policy()
@@ -173,18 +157,10 @@ def test_pods_become_advertised_with_the_prefix_and_hidden_with_it(tmp_path):
         await sim.until(lambda: state() is State.WIRED, 5, "the pod is hidden")
         assert "approved" in sim.records[pod.key].history[-1].cause
         sim.node.approve(*OWN)
-        sim.records[pod.key] = replace(sim.records[pod.key], problem=_waiting(sim))
+        sim.records[pod.key] = waiting(sim.records[pod.key])
         await sim.until(lambda: state() is State.ADVERTISED, 8, "the pod is advertised again")
 
     play(tmp_path, story)
-
-
-def _waiting(sim):
-    """As the engine writes it after a try that failed."""
-    from statemachine.attachment import Problem
-    from statemachine.machine import Step
-
-    return Problem(Step.ADVERTISE.value, Trouble.NOT_APPROVED, "", "", 1, 0.0, sim.clock.wall() + 60)
 
 
 def test_each_pod_alone_is_announced_where_that_is_configured(tmp_path):

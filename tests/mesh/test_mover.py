@@ -6,16 +6,16 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from cni.spec import Refusal
+from fixtures.meshsim import waiting, wired
 from reconciler.mesh.advertiser import MeshAdvertiser
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.model import Chain, Holds, Link, LinkState
 from reconciler.mesh.mover import PATIENCE, Mover
-from statemachine.attachment import Problem, State
-from statemachine.machine import Hidden, Resume, Step
-from tests.mesh.test_loop_way import wired
+from statemachine.attachment import State
+from statemachine.machine import Hidden, Resume
 
 POD = wired()
-WAITING = replace(POD, problem=Problem(Step.ADVERTISE.value, Trouble.NOT_APPROVED, "", "", 1, 0.0, 60.0))
+WAITING = waiting(POD)
 ADVERTISED = replace(POD, state=State.ADVERTISED)
 UNAPPROVED = Refusal(Trouble.NOT_APPROVED, "10.244.1.0/24 is not approved", "approve it")
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
-from fixtures.meshsim import MeshSim, play
-from reconciler.mesh.model import Holds, Link
+from cni.spec import Code, Refusal
+from fixtures.fakes import VirtualClock
+from fixtures.meshsim import MeshSim, play, wired
+from fixtures.meshsim.loop import SocketLoop
+from reconciler.mesh.look import Index, Looker
+from reconciler.mesh.model import Holds, Link, Peer, Report, Sight, Tailnet
+from reconciler.mesh.ports import Echo, Unanswered
 from reconciler.mesh.wire import MAX_PREFIXES
-from reconciler.mesh.witness import MOST_ASKERS
-from tests.mesh.test_loop_way import wired
+from reconciler.mesh.witness import MOST_ASKERS, Witness
+from reconciler.settings import IpAddress, Network
 
 PODS = 40
 
@@ -38,13 +44,12 @@ def test_without_a_probe_port_nobody_is_asked_and_a_refresh_tells(tmp_path):
         await sim.until_in_force()
         assert sim.others.asked == []
         assert sim.view.chains[0].links[Link.DELIVERED].holds is Holds.UNKNOWN
+        assert not sim.troubles()
 
     play(tmp_path, story)
 
 
 def test_an_address_that_cannot_be_listened_at_is_told_until_it_can(tmp_path):
-    from cni.spec import Code, Refusal
-
     async def story(sim: MeshSim) -> None:
         sim.others.deaf = (Refusal(Code.IO_FAILURE, "cannot listen on 100.64.0.4 port 9472", "see who has it"),)
         sim.join()
@@ -92,21 +97,77 @@ def test_a_hint_of_a_stranger_is_not_followed(tmp_path):
     play(tmp_path, story)
 
 
-def test_the_first_word_of_one_more_witness_is_no_reason_for_a_turn(tmp_path):
+class Answering:
+    """Other nodes without a world: each says that it accepts what it is asked for, but for those that do not answer."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.asked: list[IpAddress] = []
+        self.mute: set[IpAddress] = set()
+
+    def set_addresses(self, addresses: Sequence[IpAddress]) -> Sequence[Refusal]:
+        return ()
+
+    def hint(self, source: IpAddress, target: IpAddress) -> None:
+        return
+
+    async def ask(
+        self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
+    ) -> Echo | Unanswered:
+        self.asked.append(target)
+        await asyncio.sleep(within if target in self.mute else 0.001)
+        if target in self.mute:
+            return Unanswered("no answer")
+        sights = dict.fromkeys(prefixes, Sight(True, True))
+        return Echo(Report(self._clock.now(), str(target), sights, ()), 1.0)
+
+
+def tailnet(count: int) -> Tailnet:
+    peers = [
+        Peer(
+            f"nodekey:{number}",
+            name=f"worker-{number}",
+            addresses=(ip_address(f"100.64.1.{number}"),),
+            routes=frozenset([ip_network(f"10.244.{number}.0/24")]),
+            online=True,
+        )
+        for number in range(2, 2 + count)
+    ]
+    me = Peer("nodekey:me", name="me", addresses=(ip_address("100.64.0.1"),), online=True)
+    return Tailnet("1.102.3", "Running", True, True, "", (), me, {peer.key: peer for peer in peers})
+
+
+def test_one_more_node_that_says_the_same_is_no_news_and_a_way_that_breaks_is():
     """In a large tailnet there is another one each moment."""
+    told: list[str] = []
 
-    async def story(sim: MeshSim) -> None:
-        sim.join()
-        sim.start()
-        await sim.until_in_force()
-        await asyncio.sleep(2)
-        sim.tailscaled.calls.clear()
-        await asyncio.sleep(15)
-        looks = sim.tailscaled.calls.count("GET status")
-        assert len(set(sim.others.asked)) > 30
-        assert looks <= 15 / 0.4, "a way that is known for the first time may wait"
+    async def story() -> None:
+        clock = VirtualClock()
+        clock.loop = asyncio.get_running_loop()
+        looker = Looker(clock, None, None)
+        looker.tailnet = tailnet(200)
+        looker.index = Index.of(looker.tailnet)
+        own = (ip_network("10.244.1.0/24"),)
+        cluster = (ip_network("10.244.0.0/16"),)
+        asked = Answering(clock)
+        witness = Witness(looker, lambda: own, cluster, lambda: told.append("news"), lambda: told.append("look"), "x")
+        witness.use(asked)
+        witness.peers_changed()
+        running = asyncio.create_task(witness.run())
+        await asyncio.sleep(120)
+        gateways = {ip_address(f"10.244.{number}.1") for number in range(2, 202)}
+        assert gateways <= set(asked.asked)
+        assert told == ["news"], "the very first word"
+        asked.mute = set(list(gateways)[:3])
+        await asyncio.sleep(120)
+        assert told == ["news", "look", "look", "look"]
+        asked.mute = set()
+        await asyncio.sleep(120)
+        assert told == ["news", *["look"] * 6]
+        running.cancel()
 
-    play(tmp_path, story, peers=50)
+    with asyncio.Runner(loop_factory=SocketLoop) as runner:
+        runner.run(story())
 
 
 def test_pods_of_a_peer_are_those_of_the_cluster_and_not_the_whole_of_it(tmp_path):
