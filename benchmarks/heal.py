@@ -22,6 +22,8 @@ from pathlib import Path
 from fixtures.mesh.site import Cluster
 
 FOREIGN = "192.168.250.0/24"
+SETTLE = 2.0  # seconds between rounds: Headscale's batch of the last one shall not be in the next
+POLL = 0.02
 
 
 def main() -> None:
@@ -41,13 +43,13 @@ def measure(work: Path, version: str, rounds: int) -> None:
 
         def by_hand() -> float:
             one.tailscaled.announce(FOREIGN, *one.at.pod_cidrs)
-            time.sleep(2)
+            time.sleep(SETTLE)
             began = time.monotonic()
             control.approve("node1", FOREIGN)
             took = until(lambda: two.tailscaled.accepts(FOREIGN), began)
             control.disapprove("node1", FOREIGN)
             until(lambda: not two.tailscaled.accepts(FOREIGN), began)
-            time.sleep(2)
+            time.sleep(SETTLE)
             return took
 
         def unapproval() -> float:
@@ -55,7 +57,7 @@ def measure(work: Path, version: str, rounds: int) -> None:
             control.disapprove("node1", prefix)
             until(lambda: not two.tailscaled.accepts(prefix), began)
             took = until(lambda: two.tailscaled.accepts(prefix) and one.in_force, began)
-            time.sleep(2)
+            time.sleep(SETTLE)
             return took
 
         def start() -> float:
@@ -65,11 +67,11 @@ def measure(work: Path, version: str, rounds: int) -> None:
             (one.state_dir / "mesh.json").unlink()
             (one.state_dir / "mesh-view.json").unlink()
             until(lambda: not two.tailscaled.accepts(prefix), time.monotonic())
-            time.sleep(2)
+            time.sleep(SETTLE)
             began = time.monotonic()
             one.daemon.start()
             took = until(lambda: one.in_force and two.tailscaled.accepts(prefix), began)
-            time.sleep(2)
+            time.sleep(SETTLE)
             return took
 
         unit = statistics.median([by_hand() for _ in range(rounds)])
@@ -85,7 +87,7 @@ def until(holds: Callable[[], object], began: float, patience: float = 90.0) -> 
     while not holds():
         if time.monotonic() - began > patience:
             raise SystemExit("it did not happen within 90 s")
-        time.sleep(0.02)
+        time.sleep(POLL)
     return time.monotonic() - began
 
 

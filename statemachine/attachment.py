@@ -4,23 +4,22 @@ Its key is container id and interface name, never the pod's name: a StatefulSet'
 late delete of the old sandbox must not touch the new one. Records are immutable values; a new one is made for each
 transition and written whole, by rename, so a reader never sees half of one.
 
-The file is JSON with the format's name and version first and a checksum last; `docs/formats.md` describes it and
-`fixtures/golden/` holds one file of every released version. A newer version than ours is left alone and reported
-(`UnknownVersion`); anything else that cannot be read is damage (`Damaged`), and the caller moves it aside.
+What is around its content is in `envelope.py`; `docs/formats.md` describes the file, and `fixtures/golden/` holds one
+of every released version.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-import orjson
-
 from cni.result import Dns, Route, dns_from, route_from
+from statemachine.envelope import Damaged as Damaged
+from statemachine.envelope import UnknownVersion as UnknownVersion
+from statemachine.envelope import sealed, unsealed
 
 FORMAT = "headcni/attachment/1"
 MAX_VISITS = 64  # a flapping attachment keeps its first and its latest visits
@@ -136,45 +135,16 @@ def file_name(key: str) -> str:
 # --- to and from bytes
 
 
-class Damaged(Exception):
-    """These bytes are no record; the message says what is wrong with them."""
-
-
-class UnknownVersion(Exception):
-    """A record of a newer version than this program knows."""
-
-
 def encode(record: Attachment) -> bytes:
-    body = _as_dict(record)
-    body["crc32"] = zlib.crc32(orjson.dumps(body))
-    return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return sealed(_as_dict(record))
 
 
 def decode(raw: bytes) -> Attachment:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Damaged("empty file" if not raw else f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Damaged("not a JSON object")
-    check_format(body.get("format"), FORMAT)
-    crc = body.pop("crc32", None)
-    if crc != zlib.crc32(orjson.dumps(body)):
-        raise Damaged(f"checksum {crc} does not match the content")
+    body = unsealed(raw, FORMAT)
     try:
         return _from_dict(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(f"field missing or malformed: {error!r}") from None
-
-
-def check_format(found: object, known: str) -> None:
-    name, _, version = known.rpartition("/")
-    if found == known:
-        return
-    if isinstance(found, str) and found.startswith(name + "/") and found[len(name) + 1 :].isdecimal():
-        if int(found[len(name) + 1 :]) > int(version):
-            raise UnknownVersion(f"format {found}, this program knows up to {known}")
-    raise Damaged(f"format is {found!r}, expected {known!r}")
 
 
 def _as_dict(record: Attachment) -> dict[str, Any]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import orjson
 
 from cni.spec import Verb
-from statemachine.attachment import Damaged, check_format
+from statemachine.envelope import Damaged, parsed
 
 FORMAT = "headcni/intent/1"
 
@@ -78,13 +75,7 @@ def parse_name(file: str) -> IntentName | None:
 def decode(name: IntentName, raw: bytes) -> Intent:
     if not raw and name.verb is Verb.DEL:
         return Intent(name)
-    try:
-        body: dict[str, Any] = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Damaged("empty file" if not raw else f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Damaged("not a JSON object")
-    check_format(body.get("format"), FORMAT)
+    body = parsed(raw, FORMAT)
     try:
         return Intent(
             name=name,

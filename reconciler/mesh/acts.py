@@ -85,8 +85,10 @@ class Actor:
         """Why this node is no working member of our tailnet; None: it is one."""
         self.settling = False
         tailnet, prefs = self._looker.tailnet, self._looker.prefs
-        if isinstance(tailnet, Refusal) or isinstance(prefs, Refusal):
-            return tailnet if isinstance(tailnet, Refusal) else prefs if isinstance(prefs, Refusal) else None
+        if isinstance(tailnet, Refusal):
+            return tailnet
+        if isinstance(prefs, Refusal):
+            return prefs
         refusal = unsuitable(tailnet)
         if refusal is not None:
             return refusal
@@ -295,9 +297,10 @@ class Actor:
         return None
 
     async def _announce_again(self, mend: Mend, wanted: frozenset[Network]) -> Refusal | None:
-        own = self._looker.seen().own
-        if own is not None and self._out.headscale is not None:
-            approved = await self._out.headscale.approve(own, mend.prefixes, again=True)
+        """With a key: approved again, beside the turn, so what is announced must not be touched here."""
+        if self._out.headscale is not None:
+            own = self._looker.seen().own
+            approved = await self._out.headscale.approve(own, mend.prefixes, again=True) if own is not None else None
             return approved if isinstance(approved, Refusal) else None
         for routes in (wanted.difference(mend.prefixes), wanted):
             await self.keep_announced(routes)

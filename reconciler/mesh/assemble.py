@@ -20,10 +20,10 @@ from reconciler.mesh.localapi import LocalApi
 from reconciler.mesh.look import Looker
 from reconciler.mesh.loop import Mesh, Needs
 from reconciler.mesh.model import ControlNode
-from reconciler.mesh.ports import Headscale, MeshKernel
+from reconciler.mesh.ports import Headscale, MeshKernel, Prober
 from reconciler.mesh.probe import Probe
 from reconciler.mesh.secrets import API_KEY, read_key
-from reconciler.mesh.witness import GiveAnswer, HeardHint, Probing, Silent
+from reconciler.mesh.witness import GiveAnswer, HeardHint, Silent
 from reconciler.observe import Observer
 from reconciler.ports import Clock
 from reconciler.settings import Network
@@ -44,7 +44,7 @@ async def run(
         if headscale is not None:
             at_the_end.push_async_callback(headscale.close)
 
-        def make_probe(answer: GiveAnswer, heard_hint: HeardHint) -> Probing:
+        def make_probe(answer: GiveAnswer, heard_hint: HeardHint) -> Prober:
             if not config.probe_port:
                 return Silent()
             probe = Probe(answer, heard_hint, config.probe_port)

@@ -21,6 +21,7 @@ from cni.spec import Refusal
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.model import Peer, Prefs, Tailnet
 from reconciler.mesh.ports import Notice
+from reconciler.operate.log import redacted
 from reconciler.settings import IpAddress, Network
 
 OLDEST = (1, 66, 0)
@@ -41,7 +42,7 @@ def tailnet(body: dict[str, Any]) -> Tailnet:
         has_node_key=body.get("HaveNodeKey") is True,
         tun=body.get("TUN") is not False,
         auth_url=_text(body.get("AuthURL")),
-        health=_texts(body.get("Health")),
+        health=tuple(map(redacted, _texts(body.get("Health")))),
         me=_made(*_said(_object(body.get("Self")))),
         peers={peer.key: peer for peer in peers if peer.key},
         magic_suffix=_text(current.get("MagicDNSSuffix")) or _text(body.get("MagicDNSSuffix")),
@@ -86,7 +87,7 @@ def notice(line: bytes | None) -> Notice:
     return Notice(
         about_me=said.get("SelfChange") is not None or said.get("NetMap") is not None,
         written=(_texts(prefs.get("AdvertiseRoutes")),) if isinstance(prefs, dict) else (),
-        error=_text(said.get("ErrMessage")),
+        error=redacted(_text(said.get("ErrMessage"))),
     )
 
 

@@ -3,8 +3,8 @@
 Each source is asked when its turn comes and keeps its last answer and the time of it; `seen()` puts them together and
 costs nothing. A failed look is kept as the refusal it was, because that is what is to be shown.
 
-`routes_by` is the answer to what a witness is asked most: who of the tailnet is sent a prefix. It is made once for each
-answer of tailscaled, so that being asked is cheap.
+`Index` answers what a witness is asked most: who of the tailnet is sent a prefix. It is made anew only where an answer
+of tailscaled says something else than the last, so being asked is cheap.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from reconciler.settings import IpAddress, Network
 REFRESH_SECONDS = 1.5  # until a refreshed map is there; measured: 1.2
 LONGEST_REFRESH = 4.0  # where the control server takes its time
 LOOK_SECONDS = 0.25
+ECHOES = 1.5  # seconds after the map, in which the bus still tells of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Looker:
         if not await reachable(url):
             cure = "see that it runs and can be reached from this node; do not restart tailscaled meanwhile"
             return Refusal(Trouble.CONTROL_LOST, f"the control server {normal(url)} cannot be reached", cure)
-        self._refreshing_until = self.now() + 2 * REFRESH_SECONDS
+        self._refreshing_until = self.now() + LONGEST_REFRESH + ECHOES
         refusal = await self._tailscaled.start()
         if refusal is not None:
             return refusal
@@ -152,6 +153,7 @@ class Looker:
         seen = self.tailnet
         if isinstance(seen, Tailnet) and seen.running and seen.me.online:
             self._refreshed = asked_at, seen.me.primary
+        self._refreshing_until = self.now() + ECHOES
         return None
 
     def _answered(self, waited: float) -> bool:

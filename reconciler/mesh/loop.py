@@ -26,10 +26,11 @@ from reconciler.mesh.look import Looker, set_within
 from reconciler.mesh.model import Chain, Prefs, Tailnet, View
 from reconciler.mesh.picture import Picture
 from reconciler.mesh.policy import snippet
+from reconciler.mesh.ports import Prober
 from reconciler.mesh.record import in_order
 from reconciler.mesh.repair import Act, Mend, Repair
 from reconciler.mesh.verify import Seen, judge
-from reconciler.mesh.witness import GiveAnswer, HeardHint, Probing, Witness
+from reconciler.mesh.witness import GiveAnswer, HeardHint, Witness
 from reconciler.node.wish import Problem
 from reconciler.settings import Network
 from reconciler.store import Store
@@ -50,7 +51,7 @@ MOMENT = 2.0  # seconds that a turn waits for Headscale, which may take fifteen
 REPAIR_FILE = "mesh-repair"
 
 
-MakeProbe = Callable[[GiveAnswer, HeardHint], Probing]
+MakeProbe = Callable[[GiveAnswer, HeardHint], Prober]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,6 @@ class Mesh:
                 self._actor.login_error = notice.error
             if notice.reconnected:
                 self._hearing.set()
-            if notice.reconnected:
                 self._looker.doubt()
                 self._repair.news(self._looker.now())
                 self.now()

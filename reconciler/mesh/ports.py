@@ -64,10 +64,16 @@ class Unanswered:
 
 
 class Prober(Protocol):
+    def set_addresses(self, addresses: Sequence[IpAddress]) -> Sequence[Refusal]:
+        """Listens at these and no others; why it cannot at some."""
+
     async def ask(
         self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
     ) -> Echo | Unanswered:
         """A datagram from one of this node's addresses to another node's daemon."""
+
+    def hint(self, source: IpAddress, target: IpAddress) -> None:
+        """Tells the daemon there to ask again; it may be lost."""
 
 
 class MeshKernel(Protocol):

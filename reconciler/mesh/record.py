@@ -15,19 +15,16 @@ to claim whatever looks like ours, which would one day withdraw a route that a p
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
-import orjson
-
 from cni.spec import Code, Refusal
 from reconciler.mesh.controlurl import same_server
 from reconciler.settings import Network
 from reconciler.store import NO_SPACE, Store, read_bytes
-from statemachine.attachment import Damaged, UnknownVersion, check_format
+from statemachine.envelope import Damaged, UnknownVersion, sealed, unsealed
 
 FORMAT = "headcni/mesh/1"
 FILE = "mesh.json"
@@ -131,21 +128,11 @@ def encode(record: MeshRecord) -> bytes:
         "announced": [str(each) for each in in_order(record.announced)],
         "prefs": {name: record.prefs[name] for name in sorted(record.prefs)},
     }
-    body["crc32"] = zlib.crc32(orjson.dumps(body))
-    return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return sealed(body)
 
 
 def decode(raw: bytes) -> MeshRecord:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Damaged("empty file" if not raw else f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Damaged("not a JSON object")
-    check_format(body.get("format"), FORMAT)
-    crc = body.pop("crc32", None)
-    if crc != zlib.crc32(orjson.dumps(body)):
-        raise Damaged(f"checksum {crc} does not match the content")
+    body = unsealed(raw, FORMAT)
     try:
         return MeshRecord(
             control_url=str(body["control_url"]),

@@ -54,6 +54,10 @@ class Repair:
         self._approval = approval
         self._may_toggle = may_toggle
         self._cluster = tuple(cluster)
+        self.reset()
+
+    def reset(self) -> None:
+        """At first, and when an operator says `repair`."""
         self._reannounce = Budget(3, 600.0)
         self._reannounce_at = float("-inf")
         self._toggle = Budget(3, 600.0)
@@ -66,10 +70,6 @@ class Repair:
         self._in_vain: set[Network] = set()
         self.waiting = False  # for Headscale, which has not answered the last request yet
         self.needed: set[Act] = set()  # at the last plan, whether it was their time or not
-
-    def reset(self) -> None:
-        """An operator says `repair`."""
-        self.__init__(self._approval, self._cluster, self._may_toggle)  # type: ignore[misc]
 
     def news(self, now: float) -> None:
         """Something may have happened to this node: the next refresh need not wait for long. Not each time: a refresh

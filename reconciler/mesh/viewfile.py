@@ -20,7 +20,7 @@ import orjson
 from cni.spec import Refusal
 from reconciler.mesh.model import Chain, Device, Finding, Holds, Link, LinkState, View, Way
 from reconciler.mesh.standing import cidrs, lone_pods, outside
-from statemachine.attachment import Damaged, check_format
+from statemachine.envelope import Damaged, parsed
 
 FORMAT = "headcni/mesh-view/1"
 FILE = "mesh-view.json"
@@ -71,13 +71,7 @@ def _way(way: Way) -> dict[str, Any]:
 
 def decode_view(raw: bytes) -> View:
     """Keys it does not know are passed over, and those that may be missing get their defaults."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Damaged("empty file" if not raw else f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Damaged("not a JSON object")
-    check_format(body.get("format"), FORMAT)
+    body = parsed(raw, FORMAT)
     try:
         return _view(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -11,14 +11,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
 
 from cni.spec import Refusal
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.look import Looker, set_within
 from reconciler.mesh.model import Holds, LinkState, Peer, Prefs, Sight, Tailnet
 from reconciler.mesh.networks import gateway, within
-from reconciler.mesh.ports import Echo, Unanswered
+from reconciler.mesh.ports import Echo, Prober, Unanswered
 from reconciler.mesh.schedule import Ask, Purpose, Schedule
 from reconciler.mesh.verify import Delivery
 from reconciler.mesh.wire import MAX_PREFIXES, Answer
@@ -28,18 +27,6 @@ WITHIN = 1.0  # seconds for an answer
 ASKED_LATELY = 30.0
 MOST_ASKERS = 1024
 ROUTES_REMEMBERED = 1 << 13  # of peers, each as a set
-
-
-class Probing(Protocol):
-    """The probe, as it is used here."""
-
-    def set_addresses(self, addresses: Sequence[IpAddress]) -> Sequence[Refusal]: ...
-
-    async def ask(
-        self, source: IpAddress, target: IpAddress, prefixes: Sequence[Network], within: float
-    ) -> Echo | Unanswered: ...
-
-    def hint(self, source: IpAddress, target: IpAddress) -> None: ...
 
 
 class Silent:
@@ -81,7 +68,7 @@ class Witness:
         """`own`: this node's prefixes. `news` is called when what a witness says of us has changed, `look_again` when
         one is silent, or packets begin or cease to arrive somewhere."""
         self._looker = looker
-        self._prober: Probing = Silent()
+        self._prober: Prober = Silent()
         self._own = own
         self._cluster = cluster
         self._news = news
@@ -93,7 +80,7 @@ class Witness:
         self._last_told: object = None  # by any of them
         self._pods_of = lru_cache(ROUTES_REMEMBERED)(self._pods)  # the same question for each peer in each turn
 
-    def use(self, prober: Probing) -> None:
+    def use(self, prober: Prober) -> None:
         """It asks back here, so it can only be made after this."""
         self._prober = prober
 
@@ -105,9 +92,16 @@ class Witness:
         if peer is None or not isinstance(tailnet, Tailnet) or not tailnet.running:
             return None
         self._remember(peer)
+        self._try_again(peer)
         sights = tuple([self._looker.sight(peer, prefix) for prefix in prefixes])
         accepts = isinstance(prefs, Prefs) and bool(prefs.raw.get("RouteAll"))
         return Answer(tailnet.me.name, self._own()[:MAX_PREFIXES], sights, accepts, blind=not tailnet.me.online)
+
+    def _try_again(self, peer: Peer) -> None:
+        """It is there, so what did not arrive there before may arrive now."""
+        lost = [route for route, target in self.pods(peer) if (s := self.schedule.reached(target)) and s.failures]
+        if lost:
+            self.schedule.soon(self._looker.now(), lost)
 
     def heard_hint(self, source: IpAddress) -> None:
         """A node says that it sees us differently now; it is asked, and nothing else of it is believed."""

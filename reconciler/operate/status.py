@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from statemachine.attachment import Damaged, check_format
+from statemachine.envelope import Damaged, parsed
 
 FORMAT = "headcni/status/1"
 
@@ -54,13 +54,7 @@ def encode_status(status: Status) -> bytes:
 
 def decode_status(raw: bytes) -> Status:
     """Keys it does not know are passed over: a newer daemon may say more in the same version."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Damaged(f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Damaged("not a JSON object")
-    check_format(body.get("format"), FORMAT)
+    body = parsed(raw, FORMAT)
     known = {each.name: body[each.name] for each in fields(Status) if each.name in body}
     try:
         for name in ("warnings", "pools", "pod_cidrs"):

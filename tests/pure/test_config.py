@@ -8,33 +8,12 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from configured import loaded, refused
 
-from reconciler.config import Change, Config, Problem, changes, load
+from reconciler.config import Change, Config, changes
 from reconciler.settings import SETTINGS, StaticRoute
 
 OWN, BASE, ROUTES = "network.podCIDR.nodeLocal", "network.podCIDR.base", "network.staticRoutes"
-
-
-def loaded(flags=None, environ=None, file=None) -> Config:
-    config = load(flags or {}, environ or {}, file)
-    assert isinstance(config, Config), config
-    return config
-
-
-def refused(flags=None, environ=None, file=None) -> list[Problem]:
-    problems = load(flags or {}, environ or {}, file)
-    assert isinstance(problems, list)
-    return problems
-
-
-@pytest.fixture
-def yaml(tmp_path):
-    def write(text: str) -> Path:
-        file = tmp_path / "headcni.yaml"
-        file.write_text(text)
-        return file
-
-    return write
 
 
 def test_the_table_and_the_configuration_name_the_same_fields():

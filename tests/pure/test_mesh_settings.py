@@ -7,36 +7,15 @@ from pathlib import Path
 
 import orjson
 import pytest
+from configured import loaded, refused
 
-from reconciler.config import Config, Problem, changes, load
+from reconciler.config import changes
 from reconciler.operate.cli import main
 from reconciler.parsers import Wrong, tags
 
 OWN, BASE, ROUTES = "network.podCIDR.nodeLocal", "network.podCIDR.base", "network.staticRoutes"
 KEY = "0f" * 24
 MESH = {"mesh.mode": "tailscale"}
-
-
-def loaded(flags=None, environ=None, file=None) -> Config:
-    config = load(flags or {}, environ or {}, file)
-    assert isinstance(config, Config), config
-    return config
-
-
-def refused(flags=None, environ=None, file=None) -> list[Problem]:
-    problems = load(flags or {}, environ or {}, file)
-    assert isinstance(problems, list)
-    return problems
-
-
-@pytest.fixture
-def yaml(tmp_path):
-    def write(text: str) -> Path:
-        file = tmp_path / "headcni.yaml"
-        file.write_text(text)
-        return file
-
-    return write
 
 
 # --- each by itself

@@ -8,7 +8,6 @@ from ipaddress import ip_address
 import pytest
 
 from fixtures import tunnel
-from fixtures.lab import Lab
 from reconciler.node import dump
 from reconciler.node.gateways import Gateways
 from reconciler.node.host import Host
@@ -22,25 +21,6 @@ MINE = tunnel.gateways(1)
 def wish(number: int = 1) -> HostWish:
     own = tunnel.pod_cidrs(number)
     return HostWish(own, tunnel.CLUSTER, ipv6=True, fence=tunnel.CLUSTER, guard=own, gateways=tunnel.gateways(number))
-
-
-@pytest.fixture
-def lab():
-    with Lab(2) as running:
-        tunnel.prepare(running)
-        yield running
-
-
-@pytest.fixture
-def node(lab):
-    """The test itself is inside the first node."""
-    with lab.nodes[0].entered():
-        yield lab.nodes[0]
-
-
-@pytest.fixture
-def host(node, tmp_path):
-    return Host(tmp_path)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from fixtures import tunnel
-from fixtures.lab import Lab
 from reconciler.mesh.model import KernelView
 from reconciler.node import meshlink
 from reconciler.node.host import Host
@@ -18,20 +17,6 @@ pytestmark = pytest.mark.kernel
 
 TAILNET = tunnel.tailnet(1)
 PEER = tuple(ip_network(address) for address in tunnel.tailnet(2))
-
-
-@pytest.fixture
-def lab():
-    with Lab(2) as running:
-        tunnel.prepare(running)
-        yield running
-
-
-@pytest.fixture
-def node(lab):
-    """The test itself is inside the first node."""
-    with lab.nodes[0].entered():
-        yield lab.nodes[0]
 
 
 @pytest.fixture

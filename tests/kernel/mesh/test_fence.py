@@ -8,7 +8,6 @@ from ipaddress import ip_network
 import pytest
 
 from fixtures import tunnel
-from fixtures.lab import Lab
 from fixtures.mesh.capture import Capture
 from reconciler.node.fence import Fence
 from reconciler.node.guard import Guard
@@ -23,25 +22,6 @@ WISH = HostWish(
     OWN, tunnel.CLUSTER, ipv6=True, fence=tunnel.CLUSTER, guard=(*OWN, SERVICES), gateways=tunnel.gateways(1)
 )
 REMOTE = tunnel.pod_addresses(2)
-
-
-@pytest.fixture
-def lab():
-    with Lab(2) as running:
-        tunnel.prepare(running)
-        yield running
-
-
-@pytest.fixture
-def node(lab):
-    """The test itself is inside the first node."""
-    with lab.nodes[0].entered():
-        yield lab.nodes[0]
-
-
-@pytest.fixture
-def host(node, tmp_path):
-    return Host(tmp_path)
 
 
 @pytest.fixture
