@@ -163,8 +163,8 @@ class Mailbox:
             return  # the plugin has no bell, or is gone
         try:
             os.write(fd, b".")
-        except BlockingIOError:
-            pass
+        except (BlockingIOError, BrokenPipeError):
+            pass  # it is full, or the plugin found its answer by looking, and ended
         finally:
             os.close(fd)
 

@@ -7,12 +7,14 @@ directory. They get the same answer here, so the command tells the truth about t
 Only the command asks `plan_intent`. The daemon meets the same two questions at different times: whether an intent
 was answered when it reads it, whether it has expired (`Intent.expired`) when its turn comes, which may be later.
 
-Three cells of the table deserve their reason:
+Four cells of the table deserve their reason:
 
 - *Another boot* is judged before the namespace. The kernel numbers namespaces from the same start after each boot, so
   a namespace of the recorded device and inode most likely exists again and is somebody else's.
 - *Namespace gone, link present*: the name in the file system is gone, but a link lives only as long as its namespace;
   some process still keeps the pod's. It is kept until the link goes, too.
+- *Addresses alone* (`headcni-ipam`) have no link of ours, so the missing name of a namespace is one sign and proves
+  nothing: the plugin in front of us may have a pod there. They wait for DEL, GC, or a second sign from Kubernetes.
 - *Allocated and answered* is a pod whose link was lost: it is wired again, however long that takes. Only what
   nobody was told of and nobody waits for is given up.
 
@@ -44,7 +46,7 @@ def plan_restart(record: Attachment, world: World) -> Event | None:
     """None: leave it as it is."""
     alive = world.namespace_alive.get(record.key)
     linked = world.link_present.get(record.key)
-    gone = alive is False and (linked is False or record.goal is State.ALLOCATED)  # IPAM alone makes no link
+    gone = alive is False and linked is False and record.goal is not State.ALLOCATED
     if record.state in (State.TEARING_DOWN, State.TORN_DOWN):
         return Resume()
     if record.boot_id != world.boot_id:

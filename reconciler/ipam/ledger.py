@@ -133,14 +133,21 @@ class Ledger:
         now = self._now()
         return tuple(stock.stats(now) for stock in self._stocks.values())
 
+    def unasked(self, specs: Sequence[PoolSpec]) -> tuple[PoolStats, ...]:
+        """Of those that nobody has asked for since the start; one may be full nevertheless, by what was claimed."""
+        now, known = self._now(), {spec.subnet for spec in self._stocks}
+        return tuple(self._new(spec, Counts()).stats(now) for spec in specs if spec.subnet not in known)
+
     def _stock(self, spec: PoolSpec) -> Stock:
         stock = self._stocks.get(spec)
         if stock is None or stock.spec.strategy != spec.strategy:
             counts = Counts() if stock is None else stock.counts
-            stock = Stock(spec, self._rng, self._owners, self._released, counts)
-            self._stocks[spec] = stock
+            stock = self._stocks[spec] = self._new(spec, counts)
         stock.spec = spec  # equal specs may differ in their cool-down
         return stock
+
+    def _new(self, spec: PoolSpec, counts: Counts) -> Stock:
+        return Stock(spec, self._rng, self._owners, self._released, counts)
 
     def _draw(self, stock: Stock, foreign: ForeignAddresses) -> Drawn | Refusal:
         return stock.draw(self._now(), foreign) or self._empty(stock)

@@ -145,11 +145,23 @@ def test_ours_under_another_plugin_gives_addresses_and_makes_no_link(site, ipam_
     wait_until(lambda: list(site.records()) == ["other@eth0"])
 
 
-def test_ours_under_another_plugin_is_kept_until_its_namespace_is_gone(own_site, ipam_only):
+def test_ours_under_another_plugin_is_not_given_up_for_one_sign(own_site, ipam_only):
+    """The name of its namespace is gone; somebody may still be in it."""
     own_site.add(**ipam_only)
-    own_site.restart()
-    assert list(own_site.records()) == ["box@eth0"]
     own_site.daemon.kill()
     own_site.remove_pod("box")
     own_site.restart()
+    assert list(own_site.records()) == ["box@eth0"]
+    own_site.delete(**ipam_only)
     wait_until(lambda: not own_site.records())
+
+
+def test_a_pool_that_was_full_is_known_to_be_after_a_restart(lab, tmp_path):
+    with Site(lab.nodes[1], tmp_path / "state", pod_cidr="10.244.1.0/30") as site:
+        site.add()
+        wait_until(lambda: not site.daemon.ready)
+        site.daemon.kill()
+        site.daemon.start()
+        wait_until(lambda: site.daemon.status().get("pid") == site.daemon.pid)
+        assert site.daemon.status()["not_ready"][0]["what"] == "pool 10.244.1.0/30 is empty"
+        site.delete()
