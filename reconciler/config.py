@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cni.spec import Refusal
 from reconciler.contradictions import conflicts, suspicions
 from reconciler.mesh.secrets import API_KEY, AUTH_KEY
+from reconciler.node import files
 from reconciler.parsers import Network, StaticRoute, Wrong
+from reconciler.plainyaml import Malformed, documents
 from reconciler.settings import BY_KEY, SETTINGS, Setting, as_text
 
 _SECRET_NAMES = {"authkey": AUTH_KEY, "preauthkey": AUTH_KEY, "apikey": API_KEY}
@@ -53,7 +56,13 @@ class Config:
     tailscale_hostname: str
     tailscale_tags: tuple[str, ...]
     accept_dns: bool
+    node_name: str
+    node_root: Path
     kube_mode: str
+    kube_url: str
+    kubeconfig: Path | None
+    kube_ca_file: Path | None
+    kube_token_file: Path | None
     metrics_address: str
     metrics_port: int
     metrics_path: str
@@ -92,7 +101,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
     origins: dict[str, str] = {}
     warnings: list[str] = []
     for setting in SETTINGS:
-        given = _sources(setting, flags, environ, in_file, file)
+        given, bad = _usable(setting, _sources(setting, flags, environ, in_file, file))
+        warnings += bad
         raw, origin = given[0]
         origins[setting.key] = origin
         warnings += _overruled(setting, given)
@@ -102,7 +112,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
             problems.append(Problem(setting.key, shown, origin, value.what, value.cure))
         else:
             values[setting.field] = value
-    problems += [_across(key, values, origins, wrong) for key, wrong in conflicts(values, environ)]
+    problems += [_across(key, values, origins, wrong) for key, wrong in conflicts(values, origins, environ)]
     if problems:
         return problems
     return Config(**values, origins=origins, warnings=(*warnings, *suspicions(values, origins, environ)))
@@ -132,6 +142,17 @@ def _sources(
     return [*given, (setting.default, "default")]
 
 
+def _usable(setting: Setting, given: list[tuple[Any, str]]) -> tuple[list[tuple[Any, str]], list[str]]:
+    """What is wrong keeps the daemon from starting, but for a variable that is one source of several."""
+    raw, origin = given[0]
+    wrong = setting.parse(raw) if setting.file_before_env and origin.startswith("environment") else None
+    if not isinstance(wrong, Wrong):
+        return given, []
+    return given[1:], [
+        f"{setting.key}: {setting.env}={as_text(raw)} {wrong.what}; {wrong.cure}; the next source is tried"
+    ]
+
+
 def _overruled(setting: Setting, given: list[tuple[Any, str]]) -> list[str]:
     """Who sets a variable expects it to count; where the file is stronger, that is said."""
     if not setting.file_before_env:
@@ -146,25 +167,26 @@ def _overruled(setting: Setting, given: list[tuple[Any, str]]) -> list[str]:
 
 def _read_file(file: Path) -> tuple[dict[str, Any], list[Problem]]:
     """The file's values by dotted key."""
-    import yaml  # only where a file is given: it costs a start ten milliseconds
 
     def unusable(what: str, cure: str) -> tuple[dict[str, Any], list[Problem]]:
         return {}, [Problem("--config", str(file), "command line", what, cure)]
 
-    try:
-        body = yaml.safe_load(file.read_bytes())
-    except IsADirectoryError:
-        return unusable("is a directory", "a ConfigMap key must be mounted with subPath to be a file")
-    except OSError as error:
-        return unusable(f"cannot be read: {error.strerror}", "name an existing file that root may read")
-    except yaml.MarkedYAMLError as error:  # its text would quote the line, whatever that holds
-        mark = error.problem_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        return unusable(f"is not YAML: {error.problem}{place}", "correct it at the place named")
-    except yaml.YAMLError as error:
-        return unusable(f"is not YAML: {' '.join(str(error).split())}", "correct it at the place named")
+    path = file.absolute()
+    content = files.read(Path("/"), str(path))
+    if content is None:
+        return unusable("does not exist", "name an existing file")
+    if isinstance(content, Refusal):
+        return unusable(content.msg.removeprefix(f"{path} "), content.details)
+    found = documents(content, unique=True)
+    if isinstance(found, Malformed):
+        return unusable(found.what, "correct it at the place named")
+    if len(found) > 1:
+        return unusable(f"holds {len(found)} documents", "write one, without `---` between keys")
+    body = found[0] if found else None
     if body is not None and not isinstance(body, dict):
-        return unusable(f"holds a {type(body).__name__}, not keys", "write it like `logLevel: info`")
+        return unusable(
+            f"holds a {'list' if isinstance(body, list) else 'text'}, not keys", "write it like `logLevel: info`"
+        )
     values = dict(_flattened(body or {}))
     strangers = [key for key in values if key not in BY_KEY]
     return values, [_secret(key, file) or _unknown(key, file) for key in strangers]

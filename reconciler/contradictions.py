@@ -15,11 +15,25 @@ from reconciler.parsers import Wrong
 from reconciler.settings import as_text
 
 TAILNET = IPv4Network("100.64.0.0/10")
-_MESH_ONLY = ("mesh.", "headscale.", "tailscale.")
+_SOFT = {  # defaults that give way to what the node's files say; `reconciler/node/podcidr.py` judges between those
+    "cluster_cidrs": "network.podCIDR.base",
+    "service_cidrs": "network.serviceCIDR",
+    "node_prefix": "network.podCIDR.perNode",
+}
+_SWITCHES = (
+    ("mesh.mode", "mesh_mode", "none", ("mesh.", "headscale.", "tailscale.")),
+    ("kube.mode", "kube_mode", "off", ("kube.",)),
+)
 
 
-def conflicts(values: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[tuple[str, Wrong]]:
+def conflicts(
+    values: Mapping[str, Any], origins: Mapping[str, str], environ: Mapping[str, str]
+) -> Iterator[tuple[str, Wrong]]:
     """By the key that is to be corrected."""
+    if values.get("mesh_mode") == "tailscale":
+        yield from _mesh_conflicts(values, environ)
+    defaults = {field for field, key in _SOFT.items() if origins.get(key, "default") == "default"}
+    values = {field: value for field, value in values.items() if field not in defaults}
     own, base = values.get("pod_cidrs", ()), values.get("cluster_cidrs", ())
     services, static = values.get("service_cidrs", ()), values.get("static_routes", ())
     mtu, prefix = values.get("mtu", 0), values.get("node_prefix", 32)
@@ -28,6 +42,10 @@ def conflicts(values: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator
             if pod.overlaps(service):
                 cure = "a pod would get a Service's address: move one of them, as the cluster was set up"
                 yield key, Wrong(f"{pod} overlaps network.serviceCIDR {service}", cure)
+    for cidr in own:
+        if cidr.num_addresses < 2:
+            cure = f"write /{cidr.max_prefixlen - 1} or wider, like 10.244.1.0/24"
+            yield "network.podCIDR.nodeLocal", Wrong(f"{cidr} has no room for a gateway and a pod", cure)
     for cidr in base:
         if cidr.version == 4 and prefix < cidr.prefixlen:
             cure = f"a node's share must fit: write /{cidr.prefixlen} or longer"
@@ -38,8 +56,6 @@ def conflicts(values: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator
             yield "network.staticRoutes", Wrong(f"{route} lies in this node's pod CIDR {cidr}", cure)
     if 0 < mtu < 1280 and any(cidr.version == 6 for cidr in (*own, *base)):
         yield "network.mtu", Wrong("is too small for IPv6", "write 1280 or more, or 0 for automatic")
-    if values.get("mesh_mode") == "tailscale":
-        yield from _mesh_conflicts(values, environ)
 
 
 def _mesh_conflicts(values: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[tuple[str, Wrong]]:
@@ -66,11 +82,11 @@ def suspicions(values: Mapping[str, Any], origins: Mapping[str, str], environ: M
             )
     if values["mesh_mode"] == "tailscale":
         yield from _mesh_suspicions(values, environ)
-        return
-    given = [key for key, origin in origins.items() if origin != "default"]
-    idle = [key for key in given if key.startswith(_MESH_ONLY) and key != "mesh.mode"]
-    if idle:
-        yield f"{', '.join(idle)}: no effect, as mesh.mode is {values['mesh_mode']}"
+    for switch, field, off, ones in _SWITCHES:
+        given = [key for key, origin in origins.items() if origin != "default" and key != switch]
+        idle = [key for key in given if key.startswith(ones)]
+        if idle and values[field] == off:
+            yield f"{', '.join(idle)}: no effect, as {switch} is {off}"
 
 
 def _mesh_suspicions(values: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[str]:

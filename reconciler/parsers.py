@@ -19,6 +19,7 @@ IpAddress = IPv4Address | IPv6Address
 Parse = Callable[[Any], Any]
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
 
 
@@ -128,7 +129,7 @@ def _items(raw: Any) -> list[Any]:
 def boolean(raw: Any) -> bool | Wrong:
     if isinstance(raw, bool):
         return raw
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
     value = known.get(str(raw).lower())
     return Wrong("is neither true nor false", "write true or false") if value is None else value
 
@@ -152,11 +153,9 @@ def prefix_length(raw: Any) -> int | Wrong:
     return Wrong("is not a prefix length for a node", "write /8 to /30, like /24")
 
 
-def choice(*known: str, planned: str = "") -> Parse:
+def choice(*known: str) -> Parse:
     def parse(raw: Any) -> str | Wrong:
         text = "off" if raw is False else str(raw).lower()  # YAML reads a bare `off` as false
-        if text == planned:
-            return Wrong("is not in this version", f"write {known[0]}")
         return text if text in known else Wrong("is unknown", "write one of " + ", ".join(known))
 
     return parse
@@ -184,10 +183,38 @@ def control_url(raw: Any) -> str | Wrong:
     return checked if isinstance(checked, str) else Wrong(checked.msg, checked.details, hidden=True)
 
 
+def api_url(raw: Any) -> str | Wrong:
+    """With a path, where a gateway serves several clusters."""
+    if raw == "":
+        return ""
+    from urllib.parse import urlsplit  # late: most commands never parse one
+
+    cure = "write scheme, host and port, like https://192.0.2.1:6443"
+    try:
+        parts = urlsplit(str(raw).strip())
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or "@" in str(raw) or parts.query or parts.fragment:
+        return Wrong("is not the URL of an API server", cure, hidden="@" in str(raw))
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return Wrong("is not encrypted, and credentials would be sent in clear", "write https://")
+    return str(raw).strip().rstrip("/")
+
+
 def host_name(raw: Any) -> str | Wrong:
     if isinstance(raw, str) and (raw == "" or _LABEL.fullmatch(raw)):
         return raw
     return Wrong("is not a host name", "write letters, digits and hyphens, at most 63 and no dot, like node-7")
+
+
+def node_name(raw: Any) -> str | Wrong:
+    """Without one the host's name, as a kubelet has it, whatever characters that holds."""
+    if raw == "":
+        return os.uname().nodename.strip().lower()
+    if isinstance(raw, str) and _NODE.fullmatch(raw):
+        return raw
+    return Wrong("is not the name of a node", "write it as `kubectl get nodes` does: a-z, 0-9, hyphens and dots")
 
 
 def tags(raw: Any) -> tuple[str, ...] | Wrong:

@@ -19,6 +19,7 @@ from reconciler.parsers import Network as Network
 from reconciler.parsers import (
     Parse,
     any_networks,
+    api_url,
     between,
     boolean,
     choice,
@@ -28,6 +29,7 @@ from reconciler.parsers import (
     key_file,
     local_address,
     networks,
+    node_name,
     optional_file,
     path,
     prefix_length,
@@ -63,7 +65,9 @@ class Setting:
     def form(self) -> str:
         """What stands for the value in a help text."""
         files = dict.fromkeys((file_path, optional_file, key_file), "FILE")
-        forms: dict[Parse, str] = {networks: "CIDR", routes: "DST=VIA", path: "DIR", control_url: "URL", **files}
+        forms: dict[Parse, str] = {
+            networks: "CIDR", routes: "DST=VIA", path: "DIR", control_url: "URL", api_url: "URL", **files,
+        }  # fmt: skip
         return forms.get(self.parse) or self.key.rpartition(".")[2].upper()
 
 
@@ -75,24 +79,27 @@ SETTINGS = (
     ),
     Setting(
         "network.podCIDR.nodeLocal", "pod_cidrs", networks, [],
-        "This node's own pod CIDR, one per address family. Here the file wins over the environment: a file is "
-        "written for this node, NODE_POD_CIDR often for all of them.",
+        "This node's own pod CIDR, one per address family. Without it the daemon looks in the node's files, asks the "
+        "Kubernetes API, or guesses, and `headcni podcidr` shows what it found. Here the file wins over the "
+        "environment: a file is written for this node, NODE_POD_CIDR often for all of them.",
         flag="--pod-cidr", env="NODE_POD_CIDR", file_before_env=True,
     ),
     Setting(
         "network.podCIDR.base", "cluster_cidrs", networks, ["10.244.0.0/16"],
-        "The pods of all nodes, one CIDR per address family. What goes there keeps the pod's source address.",
+        "The pods of all nodes, one CIDR per address family. What goes there keeps the pod's source address. Where it "
+        "is not set, files of kubeadm, k3s, RKE2 or microk8s on this node come before the default.",
         flag="--cluster-cidr", env="HEADCNI_CLUSTER_CIDR",
     ),
     Setting(
         "network.podCIDR.perNode", "node_prefix", prefix_length, "/24",
-        "No effect yet: it is for nodes that find their own CIDR. IPv4 prefix length of one node's share of the base.",
+        "IPv4 prefix length of one node's share of the base, where a node must guess its own pod CIDR by its name. An "
+        "IPv6 share is a /64.",
         env="HEADCNI_POD_CIDR_PER_NODE",
     ),
     Setting(
         "network.serviceCIDR", "service_cidrs", networks, ["10.96.0.0/16"],
-        "Addresses of Services, one CIDR per address family. A pod CIDR or subnet that overlaps "
-        "them is refused.",
+        "Addresses of Services, one CIDR per address family. A pod CIDR or subnet that overlaps them is refused. Where "
+        "it is not set, the same files as for the base come before the default.",
         flag="--service-cidr", env="HEADCNI_SERVICE_CIDR",
     ),
     Setting(
@@ -194,9 +201,41 @@ SETTINGS = (
         env="HEADCNI_TAILSCALE_ACCEPT_DNS", live=True,
     ),
     Setting(
-        "kube.mode", "kube_mode", choice("off", planned="auto"), "off",
-        "Whether to look for the Kubernetes API: off; auto is not in this version. Pods get their network without it.",
+        "node.name", "node_name", node_name, "",
+        "This node's name in Kubernetes. Without it, the host's. Files and a guessed pod CIDR go by it.",
+        flag="--node-name", env="NODE_NAME",
+    ),
+    Setting(
+        "node.root", "node_root", path, "/",
+        "Where the host's files are, of kubelet, kubeadm or k3s: in a container, the directory they are mounted below.",
+        env="HEADCNI_HOST_ROOT",
+    ),
+    Setting(
+        "kube.mode", "kube_mode", choice("auto", "off"), "auto",
+        "Whether to look for the Kubernetes API: auto, or off. Pods get their network without it.",
         flag="--kube", env="HEADCNI_KUBE",
+    ),
+    Setting(
+        "kube.url", "kube_url", api_url, "",
+        "The API server: scheme, host and port. It is tried first; then the way of this node's kubelet; last what "
+        "a pod is told, as that is a Service's address and needs kube-proxy.",
+        flag="--kube-url", env="HEADCNI_KUBE_URL",
+    ),
+    Setting(
+        "kube.kubeconfig", "kubeconfig", optional_file, "",
+        "Kubeconfig with server and credentials; with kube.url as well, that server counts.",
+        flag="--kubeconfig-file", env="HEADCNI_KUBECONFIG",
+    ),
+    Setting(
+        "kube.caFile", "kube_ca_file", optional_file, "",
+        "PEM file of the API server's authority. Without it, the kubeconfig's, or that of the pod's service account.",
+        env="HEADCNI_KUBE_CA_FILE",
+    ),
+    Setting(
+        "kube.tokenFile", "kube_token_file", key_file, "",
+        "File with a token for the API server, read at each call. Without it, the credentials of the kubeconfig, or "
+        "of the pod's service account.",
+        env="HEADCNI_KUBE_TOKEN_FILE",
     ),
     Setting(
         "metrics.address", "metrics_address", local_address, "127.0.0.1",

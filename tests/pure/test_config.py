@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import fields
 from ipaddress import ip_address, ip_network
@@ -14,6 +15,7 @@ from reconciler.config import Change, Config, changes
 from reconciler.settings import SETTINGS, StaticRoute
 
 OWN, BASE, ROUTES = "network.podCIDR.nodeLocal", "network.podCIDR.base", "network.staticRoutes"
+SERVICES = "network.serviceCIDR"
 
 
 def test_the_table_and_the_configuration_name_the_same_fields():
@@ -30,7 +32,8 @@ def test_defaults_are_valid_and_say_so():
     assert config.state_dir == Path("/var/lib/headcni")
     assert config.cluster_cidrs == (ip_network("10.244.0.0/16"),)
     assert (config.node_prefix, config.mtu, config.metrics_port, config.log_level) == (24, 0, 8080, "info")
-    assert (config.mesh_mode, config.kube_mode, config.masquerade) == ("none", "off", True)
+    assert (config.mesh_mode, config.kube_mode, config.masquerade) == ("none", "auto", True)
+    assert (config.kube_url, config.kubeconfig, config.kube_ca_file, config.kube_token_file) == ("", None, None, None)
     assert set(config.origins.values()) == {"default"}
     assert config.warnings == ()
 
@@ -160,7 +163,11 @@ def test_the_share_of_a_node(given):
         ("network.mtu", "-1", "out of range", "whole number"),
         ("network.mtu", True, "out of range", "whole number"),
         ("mesh.mode", "flannel", "unknown", "one of none"),
-        ("kube.mode", "auto", "not in this version", "write off"),
+        ("kube.mode", "maybe", "unknown", "one of auto, off"),
+        ("kube.url", "192.0.2.1:6443", "not the URL of an API server", "like https://192.0.2.1:6443"),
+        ("kube.url", "https://192.0.2.1:6443/?x", "not the URL of an API server", "scheme, host and port"),
+        ("kube.url", "http://192.0.2.1:8080", "not encrypted", "write https://"),
+        ("kube.kubeconfig", "kubeconfig", "not an absolute path", "begins with /"),
         ("metrics.address", "localhost", "not an IP address", "127.0.0.1"),
         ("metrics.port", "65536", "out of range", "0 to 65535"),
         ("metrics.port", 80.5, "out of range", "whole number"),
@@ -213,10 +220,14 @@ def test_a_key_like_no_other_is_refused_as_well(yaml):
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("a: [", "is not YAML"),
+        ("a: [", "is cut off, or not YAML, at line 2"),
         ("- a", "holds a list"),
-        ("\t", "is not YAML"),
-        ("!!python/name:os.system", "is not YAML"),
+        ("\t", "not YAML"),
+        ("!!python/name:os.system", "holds a text, not keys"),
+        ("logLevel: info\nmesh:\n  mode: none\n  mode: tailscale", "has the key 'mode' twice"),
+        ("logLevel: info\n---\nlogLevel: debug", "holds 2 documents"),
+        ("!!bool foo: !!timestamp bar", "no such setting"),
+        ("logLevel: &a {b: *a}", "is unknown"),
     ],
 )
 def test_a_file_that_is_no_configuration(yaml, text, what):
@@ -227,9 +238,24 @@ def test_a_file_that_is_no_configuration(yaml, text, what):
 
 def test_a_file_that_is_missing_and_one_that_is_a_directory(tmp_path):
     (missing,) = refused({}, {}, tmp_path / "none.yaml")
-    assert "No such file" in missing.what
+    assert "does not exist" in missing.what
     (directory,) = refused({}, {}, tmp_path)
     assert "subPath" in directory.cure
+
+
+def test_a_file_that_would_never_end(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (fifo,) = refused({}, {}, tmp_path / "fifo")
+    assert "is a FIFO" in fifo.what
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 100 << 20)
+    (huge,) = refused({}, {}, tmp_path / "huge")
+    assert "only 1048576 are read" in huge.what
+
+
+def test_brackets_without_end(yaml):
+    (problem,) = refused({}, {}, yaml("a: " + "[" * 20_000))
+    assert "nested deeper than 64" in problem.what
 
 
 # --- between settings
@@ -238,9 +264,10 @@ def test_a_file_that_is_missing_and_one_that_is_a_directory(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "key", "what"),
     [
-        ({OWN: "10.96.4.0/24", BASE: "10.0.0.0/12"}, OWN, "overlaps network.serviceCIDR 10.96.0.0/16"),
-        ({BASE: "10.0.0.0/8"}, BASE, "overlaps network.serviceCIDR 10.96.0.0/16"),
-        ({"network.podCIDR.perNode": "/12"}, "network.podCIDR.perNode", "wider than"),
+        ({OWN: "10.96.4.0/24", SERVICES: "10.96.0.0/16"}, OWN, "overlaps network.serviceCIDR 10.96.0.0/16"),
+        ({BASE: "10.0.0.0/8", SERVICES: "10.96.0.0/16"}, BASE, "overlaps network.serviceCIDR 10.96.0.0/16"),
+        ({"network.podCIDR.perNode": "/12", BASE: "10.244.0.0/16"}, "network.podCIDR.perNode", "wider than"),
+        ({OWN: "10.244.1.9/32"}, OWN, "10.244.1.9/32 has no room for a gateway and a pod"),
         ({OWN: "10.244.1.0/24", ROUTES: "10.244.1.0/25=192.0.2.2"}, ROUTES, "this node's"),
         ({BASE: "10.244.0.0/16,fd00::/48", "network.mtu": "1279"}, "network.mtu", "too small for IPv6"),
     ],
@@ -248,6 +275,26 @@ def test_a_file_that_is_missing_and_one_that_is_a_directory(tmp_path):
 def test_values_that_contradict_each_other(flags, key, what):
     problems = refused(flags)
     assert [(p.key, what in p.what) for p in problems if p.key == key] == [(key, True)]
+
+
+@pytest.mark.parametrize("flags", [{OWN: "10.96.5.0/24"}, {"network.podCIDR.perNode": "/12"}, {BASE: "10.0.0.0/8"}])
+def test_a_mere_default_contradicts_nobody(flags):
+    """The node's files may say otherwise."""
+    loaded(flags)
+
+
+def test_a_malformed_variable_that_is_one_source_of_several_is_told_and_passed_over(yaml):
+    config = loaded({}, {"NODE_POD_CIDR": "10.244.2.7/24"})
+    assert config.pod_cidrs == ()
+    (warning,) = config.warnings
+    assert warning.startswith("network.podCIDR.nodeLocal: NODE_POD_CIDR=10.244.2.7/24 ")
+    assert warning.endswith("the next source is tried")
+
+
+def test_settings_of_what_is_switched_off_are_said_to_have_no_effect():
+    off = loaded({"kube.mode": "off", "kube.url": "https://192.0.2.1:6443"})
+    assert "kube.url: no effect, as kube.mode is off" in off.warnings
+    assert not any("kube" in each for each in loaded({"kube.url": "https://192.0.2.1:6443"}).warnings)
 
 
 def test_a_wider_route_may_cover_this_node():
@@ -277,3 +324,14 @@ def test_what_changed_and_whether_a_restart_is_needed():
         Change("metrics.port", "8080", "9090", needs_restart=True),
         Change("logLevel", "info", "debug", needs_restart=False),
     ]
+
+
+@pytest.mark.parametrize("url", ["https://admin:s3cret@192.0.2.1", "https://s3cret@192.0.2.1:6443"])
+def test_a_url_of_the_api_with_a_password_is_refused_without_being_shown(url):
+    (problem,) = refused({"kube.url": url})
+    assert "s3cret" not in str(problem)
+
+
+def test_a_url_of_the_api_may_have_a_path_and_be_a_local_proxy():
+    assert loaded({"kube.url": "https://rancher.example/k8s/clusters/c-1/"}).kube_url.endswith("/c-1")
+    assert loaded({"kube.url": "http://127.0.0.1:8001"}).kube_url == "http://127.0.0.1:8001"
