@@ -7,7 +7,9 @@ be connected through it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,20 @@ from reconciler.settings import as_text
 from reconciler.store import Store
 
 STEPS = 12
+AGAIN_SECONDS = 30.0
+
+log = logging.getLogger("headcni")
+
+
+async def leave_for_good(store: Store, socket: Path, warn: Callable[[str, str], None]) -> None:
+    """Until it is cancelled: what was announced and set is taken back, when tailscaled lets us."""
+    while True:
+        for each in await leave(store, socket):
+            if isinstance(each, str):
+                log.info("mesh: %s", each)
+            else:
+                warn(f"left mesh {each.code}", f"mesh.mode is none, but the mesh is not left: {each}")
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def leave(store: Store, socket: Path) -> list[str | Refusal]:

@@ -76,8 +76,7 @@ class Mesh:
         self._store = store
         self._looker = looker
         self._actor = Actor(out, store, looker, needs.config)
-        self._repair = Repair(config.mesh_approval, config.cluster_cidrs, config.repair_preferences)
-        self._cluster = config.cluster_cidrs
+        self._repair = Repair(config.mesh_approval, self._cluster, config.repair_preferences)
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._hearing = asyncio.Event()
@@ -91,6 +90,10 @@ class Mesh:
         self._picture = Picture(self.witness, self._cluster)
         self._probe = make_probe(self.witness.answer, self.witness.heard_hint)
         self.witness.use(self._probe)
+
+    def _cluster(self) -> tuple[Network, ...]:
+        """As it is now: the API may know better than the files that the node was started with."""
+        return self._needs.config().cluster_cidrs
 
     def _own(self) -> tuple[Network, ...]:
         return in_order(self._wanted())

@@ -208,6 +208,7 @@ class View:
     control_url: str = ""
     name: str = ""
     dns_name: str = ""
+    key: str = ""  # nodekey:…
     addresses: tuple[IpAddress, ...] = ()
     device: Device | None = None
     chains: tuple[Chain, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cni.spec import Refusal
@@ -22,7 +23,7 @@ log = logging.getLogger("headcni")
 
 
 class Picture:
-    def __init__(self, witness: Witness, cluster: tuple[Network, ...]) -> None:
+    def __init__(self, witness: Witness, cluster: Callable[[], tuple[Network, ...]]) -> None:
         self._witness = witness
         self._cluster = cluster
         self._findings: tuple[Finding, ...] = ()
@@ -33,7 +34,7 @@ class Picture:
     def of(
         self, seen: Seen, chains: tuple[Chain, ...], actor: Actor, gaps: tuple[Problem, ...], configured_mtu: int
     ) -> View:
-        found = [*findings(seen, tuple([chain.prefix for chain in chains]), self._cluster, configured_mtu)]
+        found = [*findings(seen, tuple([chain.prefix for chain in chains]), self._cluster(), configured_mtu)]
         found += [Finding(f"fence {gap.what}", Refusal(Trouble.FENCE, gap.what, gap.cure)) for gap in gaps]
         found += [Finding(kind, trouble) for kind, trouble in actor.troubles.items()]
         if isinstance(seen.prefs, Prefs) and (warning := exit_node_warning(seen.prefs)):
@@ -105,6 +106,7 @@ def _of_tailnet(view: View, seen: Tailnet) -> View:
         version=seen.version,
         name=seen.me.name,
         dns_name=seen.me.dns_name,
+        key=seen.me.key,
         addresses=seen.me.addresses,
         peers=len(seen.peers),
         peers_online=sum(peer.online for peer in seen.peers.values()),

@@ -14,7 +14,7 @@ that is missing, and not again for one that it did not bring back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,10 +50,10 @@ class Mend:
 
 
 class Repair:
-    def __init__(self, approval: str, cluster: Iterable[Network], may_toggle: bool = True) -> None:
+    def __init__(self, approval: str, cluster: Callable[[], Iterable[Network]], may_toggle: bool = True) -> None:
         self._approval = approval
         self._may_toggle = may_toggle
-        self._cluster = tuple(cluster)
+        self._cluster = cluster
         self.reset()
 
     def reset(self) -> None:
@@ -126,7 +126,7 @@ class Repair:
             working = [peer for peer in seen.tailnet.peers.values() if peer.online and not peer.expired]
             missing = {route for peer in working for route in peer.routes} - seen.kernel.routed
             self._in_vain &= missing
-            lost = within(missing - self._in_vain, self._cluster)
+            lost = within(missing - self._in_vain, self._cluster())
         if not lost or not self._may_toggle:
             self._missing_since = None
             return None

@@ -60,7 +60,7 @@ class Witness:
         self,
         looker: Looker,
         own: Callable[[], tuple[Network, ...]],
-        cluster: tuple[Network, ...],
+        cluster: Callable[[], tuple[Network, ...]],
         news: Callable[[], None],
         look_again: Callable[[], None],
         seed: str,
@@ -78,7 +78,7 @@ class Witness:
         self._hinted: set[IpAddress] = set()
         self._hint_came = asyncio.Event()
         self._last_told: object = None  # by any of them
-        self._pods_of = lru_cache(ROUTES_REMEMBERED)(self._pods)  # the same question for each peer in each turn
+        self._pods_of = lru_cache(ROUTES_REMEMBERED)(_pods)  # the same question for each peer in each turn
 
     def use(self, prober: Prober) -> None:
         """It asks back here, so it can only be made after this."""
@@ -153,12 +153,8 @@ class Witness:
             del self._looker.reports[key]
 
     def pods(self, peer: Peer) -> Pods:
-        """Those of its routes behind which a daemon may answer; not the whole cluster's range. While the routes are
-        the same, it is the same object."""
-        return self._pods_of(peer.routes)
-
-    def _pods(self, routes: frozenset[Network]) -> Pods:
-        return tuple([(each, gateway(each)) for each in within(routes, self._cluster) if each not in self._cluster])
+        """Those of its routes behind which a daemon may answer. While they are the same, it is the same object."""
+        return self._pods_of(peer.routes, self._cluster())
 
     async def run(self) -> None:
         if isinstance(self._prober, Silent):
@@ -276,3 +272,8 @@ def _told(sights: object) -> object:
     """What changes our standing: whether the prefix is accepted, and by whom instead. Not whether it is routed yet."""
     assert isinstance(sights, dict)
     return {prefix: (sight.accepted, sight.instead) for prefix, sight in sights.items() if isinstance(sight, Sight)}
+
+
+def _pods(routes: frozenset[Network], cluster: tuple[Network, ...]) -> Pods:
+    """Not of the whole cluster's range, which no node has."""
+    return tuple([(each, gateway(each)) for each in within(routes, cluster) if each not in cluster])

@@ -28,7 +28,6 @@ from reconciler.mesh.repair import FIRST_REFRESH, LAST_APPROVAL, LAST_REFRESH, M
 from reconciler.mesh.verify import Seen
 
 OWN, THEIRS = ip_network("10.244.1.0/24"), ip_network("10.244.2.0/24")
-CLUSTER = (ip_network("10.244.0.0/16"),)
 ME = Peer("nodekey:me", name="me", online=True)
 PEER = Peer("nodekey:two", name="two", routes=frozenset({THEIRS}), online=True)
 PREFS = Prefs("http://h:1", True, advertise=(str(OWN),), raw={"RouteAll": True})
@@ -38,6 +37,10 @@ SAID_SO = Report(1000.0, "two", {OWN: Sight(True, True)}, (THEIRS,))
 YES = LinkState(Holds.YES)
 NOT_APPROVED = Refusal(Trouble.NOT_APPROVED, "no node is sent it", "approve it")
 RIVAL = Refusal(Trouble.NOT_PRIMARY, "sent to two", "remove it there")
+
+
+def cluster():
+    return (ip_network("10.244.0.0/16"),)
 
 
 def seen(**changes):
@@ -72,7 +75,7 @@ def over_time(repair, wanted, chains, seconds, step=0.5, **changes):
 
 
 def test_where_all_is_well_nothing_is_done_or_needed():
-    repair = Repair("auto", CLUSTER)
+    repair = Repair("auto", cluster)
     assert acts(repair, seen(), WELL) == []
     assert repair.needed == set()
 
@@ -86,7 +89,7 @@ def test_where_all_is_well_nothing_is_done_or_needed():
     ],
 )
 def test_who_is_no_member_or_does_not_answer_is_not_mended(changes):
-    repair = Repair("key", CLUSTER)
+    repair = Repair("key", cluster)
     assert acts(repair, seen(**changes), IDLE) == []
     assert repair.needed == set()
 
@@ -96,13 +99,13 @@ def test_who_is_no_member_or_does_not_answer_is_not_mended(changes):
 
 def test_what_is_missing_is_approved_at_once_and_then_less_and_less_often():
     bare = (replace(NODE, approved=frozenset()),)
-    times = over_time(Repair("key", CLUSTER), Act.APPROVE, WELL, 119, control=bare, control_at=1000.0)
+    times = over_time(Repair("key", cluster), Act.APPROVE, WELL, 119, control=bare, control_at=1000.0)
     assert times[:5] == [0.0, 2.0, 6.0, 14.0, 30.0]
     assert times[5] - times[4] == LAST_APPROVAL
 
 
 def test_the_next_loss_is_approved_at_once_again():
-    repair, bare = Repair("key", CLUSTER), (replace(NODE, approved=frozenset()),)
+    repair, bare = Repair("key", cluster), (replace(NODE, approved=frozenset()),)
     for at in (1000.0, 1002.0, 1006.0, 1014.0):
         acts(repair, seen(at=at, control=bare, control_at=at), WELL)
     acts(repair, seen(at=1020.0, control=(NODE,), control_at=1020.0), WELL)
@@ -113,11 +116,11 @@ def test_the_next_loss_is_approved_at_once_again():
 @pytest.mark.parametrize("approval", ["auto", "approver"])
 def test_only_who_has_the_key_approves(approval):
     bare = (replace(NODE, approved=frozenset()),)
-    assert acts(Repair(approval, CLUSTER), seen(control=bare, control_at=1000.0), WELL) == []
+    assert acts(Repair(approval, cluster), seen(control=bare, control_at=1000.0), WELL) == []
 
 
 def test_while_headscale_has_not_answered_it_is_not_asked_again():
-    repair, bare = Repair("key", CLUSTER), (replace(NODE, approved=frozenset()),)
+    repair, bare = Repair("key", cluster), (replace(NODE, approved=frozenset()),)
     repair.waiting = True
     assert acts(repair, seen(control=bare, control_at=1000.0), WELL) == []
     assert repair.needed == {Act.APPROVE}
@@ -127,7 +130,7 @@ def test_while_headscale_has_not_answered_it_is_not_asked_again():
 
 
 def test_what_nobody_serves_is_announced_again_after_a_while_three_times():
-    times = over_time(Repair("auto", CLUSTER), Act.REANNOUNCE, IDLE, 500)
+    times = over_time(Repair("auto", cluster), Act.REANNOUNCE, IDLE, 500)
     assert len(times) == 3
     assert times[1] - times[0] >= PATIENCE
     assert times[2] - times[1] >= PATIENCE
@@ -143,21 +146,21 @@ def test_what_nobody_serves_is_announced_again_after_a_while_three_times():
     ],
 )
 def test_what_another_announcement_cannot_help_is_left(links):
-    assert Act.REANNOUNCE not in acts(Repair("auto", CLUSTER), seen(wall=9000.0), chain(**links))
+    assert Act.REANNOUNCE not in acts(Repair("auto", cluster), seen(wall=9000.0), chain(**links))
 
 
 def test_without_a_policy_an_unapproved_prefix_is_left_to_whoever_approves():
     lost = LinkState(Holds.UNKNOWN, "", NOT_APPROVED)
     idle = chain(approved=lost, serving=LinkState(Holds.NO, "", NOT_APPROVED))
-    assert Act.REANNOUNCE in acts(Repair("auto", CLUSTER), seen(wall=9000.0), idle)
-    assert Act.REANNOUNCE not in acts(Repair("approver", CLUSTER), seen(wall=9000.0), idle)
+    assert Act.REANNOUNCE in acts(Repair("auto", cluster), seen(wall=9000.0), idle)
+    assert Act.REANNOUNCE not in acts(Repair("approver", cluster), seen(wall=9000.0), idle)
 
 
 # --- routes that tailscaled's table lost
 
 
 def test_a_lost_route_is_waited_for_and_then_toggled_for_once():
-    repair, lost = Repair("auto", CLUSTER), KernelView(TABLE.device)
+    repair, lost = Repair("auto", cluster), KernelView(TABLE.device)
     times = over_time(repair, Act.TOGGLE, WELL, 700, kernel=lost)
     assert times == [MISSING], "if one did not bring it back, another one will not"
     acts(repair, seen(at=2000.0, refreshed_at=2000.0), WELL)
@@ -177,11 +180,11 @@ def test_a_lost_route_is_waited_for_and_then_toggled_for_once():
 )
 def test_what_should_not_be_in_the_table_is_not_missed(changes):
     changes = {"kernel": KernelView(TABLE.device), **changes}
-    assert over_time(Repair("auto", CLUSTER), Act.TOGGLE, WELL, 20, **changes) == []
+    assert over_time(Repair("auto", cluster), Act.TOGGLE, WELL, 20, **changes) == []
 
 
 def test_where_preferences_are_not_ours_nothing_is_toggled():
-    repair = Repair("auto", CLUSTER, may_toggle=False)
+    repair = Repair("auto", cluster, may_toggle=False)
     assert over_time(repair, Act.TOGGLE, WELL, 20, kernel=KernelView(TABLE.device)) == []
 
 
@@ -189,7 +192,7 @@ def test_where_preferences_are_not_ours_nothing_is_toggled():
 
 
 def test_where_nobody_can_tell_it_is_refreshed_twice_as_seldom_each_time():
-    times = over_time(Repair("auto", CLUSTER), Act.REFRESH, UNKNOWN, 700, refreshed_at=-1.0)
+    times = over_time(Repair("auto", cluster), Act.REFRESH, UNKNOWN, 700, refreshed_at=-1.0)
     gaps = [after - before for before, after in pairwise(times)]
     assert times[0] == 0.0
     assert gaps[0] == FIRST_REFRESH
@@ -197,7 +200,7 @@ def test_where_nobody_can_tell_it_is_refreshed_twice_as_seldom_each_time():
 
 
 def test_news_shorten_the_wait_but_not_each_of_them():
-    repair, count = Repair("auto", CLUSTER), 0
+    repair, count = Repair("auto", cluster), 0
     for number in range(600):
         now = 1000.0 + number
         repair.news(now)
@@ -215,7 +218,7 @@ def test_news_shorten_the_wait_but_not_each_of_them():
     ],
 )
 def test_what_a_refresh_is_good_for(changes, reason):
-    (mend,) = Repair("auto", CLUSTER).plan(seen(**changes), WELL)
+    (mend,) = Repair("auto", cluster).plan(seen(**changes), WELL)
     assert mend.act is Act.REFRESH
     assert reason in mend.why
 
@@ -228,11 +231,11 @@ def test_what_a_refresh_is_good_for(changes, reason):
     ],
 )
 def test_whoever_can_be_asked_makes_a_refresh_needless(changes):
-    assert acts(Repair("auto", CLUSTER), seen(**changes), WELL) == []
+    assert acts(Repair("auto", cluster), seen(**changes), WELL) == []
 
 
 def test_an_operators_word_gives_every_budget_back():
-    repair = Repair("auto", CLUSTER)
+    repair = Repair("auto", cluster)
     over_time(repair, Act.REANNOUNCE, IDLE, 500)
     later = seen(at=1500.0, wall=5500.0)
     assert Act.REANNOUNCE not in acts(repair, later, IDLE)

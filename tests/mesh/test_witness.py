@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from cni.spec import Code, Refusal
@@ -150,7 +151,9 @@ def test_one_more_node_that_says_the_same_is_no_news_and_a_way_that_breaks_is():
         own = (ip_network("10.244.1.0/24"),)
         cluster = (ip_network("10.244.0.0/16"),)
         asked = Answering(clock)
-        witness = Witness(looker, lambda: own, cluster, lambda: told.append("news"), lambda: told.append("look"), "x")
+        witness = Witness(
+            looker, lambda: own, lambda: cluster, lambda: told.append("news"), lambda: told.append("look"), "x"
+        )
         witness.use(asked)
         witness.peers_changed()
         running = asyncio.create_task(witness.run())
@@ -180,5 +183,18 @@ def test_pods_of_a_peer_are_those_of_the_cluster_and_not_the_whole_of_it(tmp_pat
         assert ways == {"10.244.9.0/24"}
         await sim.until(lambda: "router" in sim.others.asked, 10)
         assert ip_network("10.244.9.0/24") in {way.prefix for way in sim.view.ways}
+
+    play(tmp_path, story)
+
+
+def test_the_cluster_may_turn_out_to_be_another_one(tmp_path):
+    async def story(sim: MeshSim) -> None:
+        sim.node.set_peer("worker-9", routes=("10.96.9.0/24",))
+        sim.join()
+        sim.start()
+        await sim.until_in_force()
+        assert not any(way.name == "worker-9" for way in sim.view.ways)
+        sim.config = replace(sim.config, cluster_cidrs=(*sim.config.cluster_cidrs, ip_network("10.96.0.0/16")))
+        await sim.until(lambda: any(way.prefix == ip_network("10.96.9.0/24") for way in sim.view.ways), 20)
 
     play(tmp_path, story)
