@@ -13,13 +13,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,12 +39,13 @@ from reconciler.ipam.pool import PoolSpec
 from reconciler.mailbox import Mailbox
 from reconciler.mesh.static import StaticRoutesAdvertiser
 from reconciler.node.host import Host
+from reconciler.node.keeper import Keeper
 from reconciler.node.wish import HostWish
 from reconciler.operate.log import Once
-from reconciler.ports import Advertiser, NoIsolation
+from reconciler.ports import Advertiser, NoIsolation, SystemClock
 from reconciler.recovery import Recovery
 from reconciler.reporter import Reporter
-from reconciler.settings import SETTINGS
+from reconciler.settings import SETTINGS, Network
 from reconciler.steps import Adapters, Steps
 from reconciler.store import Store
 from reconciler.wiring.kernel import KernelWiring
@@ -50,25 +55,18 @@ log = logging.getLogger("headcni")
 
 THREADS = 4  # for netlink; the kernel takes one writer at a time anyway
 AUDIT_SECONDS = 60.0
+FOLLOW_SECONDS = 2.0
 FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0  # before a task that failed is started again
-LEAVE_SECONDS = 30.0
 STOP_SECONDS = 4.0  # of the five that SIGTERM is given
 LOCK_TRIES = 20  # a plugin that looks at the lock holds it for an instant
 DEFAULT_MTU = 1280  # what every mesh interface can carry
 
 if TYPE_CHECKING:
+    from reconciler.kube.side import KubeSide
     from reconciler.mesh.side import MeshSide
     from reconciler.operate.http import Server
 
 Reload = Callable[[], Config | list[Problem]]
-
-
-class SystemClock:
-    def wall(self) -> float:
-        return time.time()
-
-    def mono_ns(self) -> int:
-        return time.monotonic_ns()
 
 
 def run(config: Config, reload: Reload) -> int:
@@ -107,11 +105,12 @@ def _lock(store: Store) -> bool:
 
 class Daemon:
     def __init__(self, config: Config, store: Store, reload: Reload) -> None:
-        self._config = config
+        self._once = Once(log)
+        self._pod_cidr = Keeper(store, self._once)
+        config = self._config = self._pod_cidr.settle(config, os.environ)
         self._reload = reload
         self._store = store
         self._mailbox = Mailbox(store)
-        self._once = Once(log)
         self._observer = observe.Observer()
         self._host = Host(config.state_dir)
         self._wiring = KernelWiring(instance_group(str(config.state_dir)))
@@ -141,18 +140,24 @@ class Daemon:
         steps = Steps(adapters, instance_group(str(config.state_dir)), self._default_mtu)
         self._desk = Desk(
             *(adapters, store, self._mailbox, steps, self._boot_id, self._node_pools),
-            *(config.service_cidrs, config.headscale_url, config.tailscale_socket),
+            *(lambda: self._config.service_cidrs, config.headscale_url, config.tailscale_socket),
         )
         self._engine = Engine(self._desk)
         self._recovery = Recovery(
             self._desk, self._engine, store, self._ledger, self._wiring, self._boot_id, self._once.warn
         )
+        self._kube: KubeSide | None = None
+        self._given: tuple[Network, ...] = ()  # pod CIDRs, by the API
+        self._judged: tuple[Network, ...] = ()  # the same, when the daemon goes by them
+        self._news = asyncio.Event()
         self._endpoint: Server | None = None
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         summary = self._mesh.summary if self._mesh else dict
         self._reporter = Reporter(
-            *(config, store, self._desk, self._ledger, self._host, self._once, self._boot_id, summary)
+            *(config, store, self._desk, self._ledger, self._host, self._once, self._boot_id, summary),
+            *(self._pod_cidr.data, lambda: self._kube.summary() if self._kube else {}),
+            lambda: self._pod_cidr.others.networks,
         )
 
     async def main(self) -> None:
@@ -176,7 +181,9 @@ class Daemon:
                 ("audit", self._audit),
                 ("report", self._reporter.loop),
                 ("look", self._reporter.look),
+                ("pod cidr", self._follow_pod_cidr),
                 *self._mesh_tasks(),
+                *([("kube", self._attend_kubernetes)] if self._config.kube_mode == "auto" else ()),
             )
         ]
         await asyncio.to_thread(self._open_endpoint)
@@ -196,16 +203,33 @@ class Daemon:
         return self._mesh.tasks
 
     async def _leave_mesh(self) -> None:
-        """mesh.mode was tailscale before: what was announced and set then is taken back, when tailscaled lets us."""
-        from reconciler.mesh.leave import leave
+        """mesh.mode was tailscale before."""
+        from reconciler.mesh.leave import leave_for_good
 
-        while True:
-            for each in await leave(self._store, self._config.tailscale_socket):
-                if isinstance(each, str):
-                    log.info("mesh: %s", each)
-                else:
-                    self._once.warn(f"left mesh {each.code}", f"mesh.mode is none, but the mesh is not left: {each}")
-            await asyncio.sleep(LEAVE_SECONDS)
+        await leave_for_good(self._store, self._config.tailscale_socket, self._once.warn)
+
+    async def _attend_kubernetes(self) -> None:
+        if self._kube is None:
+            await asyncio.to_thread(import_module, "reconciler.kube.side")  # it takes longer than an ADD
+            from reconciler.kube.garbage import RuntimeList
+            from reconciler.kube.side import KubeSide, Needs
+
+            needs = Needs(
+                status=lambda: self._reporter.latest,
+                records=lambda: self._desk.records,
+                idle=lambda key: not self._engine.working_on(key),
+                namespace_alive=self._desk.namespace_alive,
+                runtime_lists=lambda: {name: RuntimeList(*last) for name, last in self._engine.runtime_lists.items()},
+                post=self._engine.post,
+                keep=self._desk.keep,
+                changed=self._reporter.changed,
+                warn=self._once.warn,
+                given=self._take_given,
+                settled=lambda: self._given == self._judged,
+                others=self._pod_cidr.learn,
+            )
+            self._kube = KubeSide(self._config.node_name, self._desk.clock, needs)
+        await self._kube.run(lambda: self._config)
 
     def _open_endpoint(self) -> None:
         """After the first intents were served: what it imports takes longer than they do."""
@@ -282,6 +306,36 @@ class Daemon:
         if not self._engine.stopping:
             self._engine.submit(self._mailbox.collect())
 
+    def _take_given(self, cidrs: tuple[Network, ...]) -> None:
+        self._given = cidrs
+        self._news.set()
+
+    async def _follow_pod_cidr(self) -> None:
+        while True:
+            self._news.clear()
+            if self._given != self._judged:
+                await self._judge_pod_cidr(self._given)
+            if self._pod_cidr.follow(self._pools_in_use):
+                self._reporter.changed()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), FOLLOW_SECONDS)
+
+    async def _judge_pod_cidr(self, given: tuple[Network, ...]) -> None:
+        """Anew, now that the API was asked. From the instant of a change pods get addresses of the new one, so nothing
+        comes between that and its fence."""
+        await self._pod_cidr.judge_again(self._config, os.environ, given)
+        fresh = self._pod_cidr.applied(self._config)
+        if fresh != self._config:
+            self._config = self._reporter.config = fresh
+            self._close_the_way_out()
+            await self._prepare_host()
+        self._reporter.write()
+        self._judged = given
+
+    def _pools_in_use(self) -> dict[Network, int]:
+        pods = Counter(each.pool for record in self._desk.records.values() for each in record.addresses)
+        return {ip_network(pool): count for pool, count in pods.items()}
+
     async def _audit(self) -> None:
         while True:
             await asyncio.sleep(AUDIT_SECONDS)
@@ -322,6 +376,7 @@ class Daemon:
             for problem in fresh:
                 log.error("configuration not reloaded: %s", problem)
             return
+        fresh = self._pod_cidr.applied(fresh)
         found = changes(self._config, fresh)
         live = {setting.field: getattr(fresh, setting.field) for setting in SETTINGS if setting.live}
         self._config = self._reporter.config = replace(self._config, **live)

@@ -42,7 +42,7 @@ class Desk:
         steps: Steps,
         boot_id: str,
         node_pools: Callable[[], tuple[PoolSpec, ...]],
-        service_cidrs: tuple[Network, ...] = (),
+        service_cidrs: Callable[[], tuple[Network, ...]] = tuple,
         headscale_url: str = "",
         tailscale_socket: Path = USUAL_SOCKET,
     ) -> None:
@@ -107,7 +107,7 @@ class Desk:
     def understand(self, intent: Intent) -> Request | Refusal:
         if not intent.config and intent.verb is Verb.DEL:
             return Request(intent, NetConf("", "1.0.0"), Pod(), State.ADVERTISED)  # an empty DEL: its name says all
-        request = understand(intent, self._node_pools(), self._service_cidrs)
+        request = understand(intent, self._node_pools(), self._service_cidrs())
         if isinstance(request, Request):
             self._warn_about(request.conf)
         return request

@@ -30,6 +30,7 @@ class Engine:
         self._workers: dict[str, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
+        self.runtime_lists: dict[str, tuple[float, frozenset[str]]] = {}  # by network: when, and what was valid
 
     # --- work comes in
 
@@ -129,6 +130,7 @@ class Engine:
             return
         conf = request.conf
         valid = conf.valid_attachments or frozenset()  # libcni leaves an empty list out
+        self.runtime_lists[conf.name] = (intent.wall_ns / 1e9, valid)
         records = self._desk.records.values()
         doomed = [each.key for each in records if each.network == conf.name and each.key not in valid]
         for key in doomed:

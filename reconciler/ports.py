@@ -6,6 +6,7 @@ IPAM plugin, the mesh) is a coroutine. Expected outcomes come back as values; an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,14 @@ class Clock(Protocol):
 
     def mono_ns(self) -> int:
         """CLOCK_MONOTONIC, the one the plugin's deadlines are in."""
+
+
+class SystemClock:
+    def wall(self) -> float:
+        return time.time()
+
+    def mono_ns(self) -> int:
+        return time.monotonic_ns()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,15 @@ from cni.spec import Code
 from reconciler.config import Config
 from reconciler.desk import Desk
 from reconciler.ipam.ledger import Ledger
+from reconciler.ipam.pool import PoolSpec
 from reconciler.ipam.stock import PoolStats
+from reconciler.node.clash import Ranges, ranges
 from reconciler.node.host import Host
+from reconciler.node.lookout import Lookout
 from reconciler.node.wish import Problem
 from reconciler.operate.log import Once
 from reconciler.operate.status import NotReady, Status, encode_status
+from reconciler.settings import Network
 from reconciler.store import Store
 
 log = logging.getLogger("headcni")
@@ -45,6 +49,9 @@ class Reporter:
         warnings: Once,
         boot_id: str,
         mesh: Callable[[], Mapping[str, Any]] = dict,
+        pod_cidr: Callable[[], Mapping[str, Any]] = dict,
+        kube: Callable[[], Mapping[str, Any]] = dict,
+        others: Callable[[], Mapping[Network, str]] = dict,
     ) -> None:
         self.config = config
         self._store = store
@@ -54,8 +61,12 @@ class Reporter:
         self._warnings = warnings
         self._boot_id = boot_id
         self._mesh = mesh
+        self._pod_cidr = pod_cidr
+        self._kube = kube
+        self._others = others
         self._started = time.time()
         self._stopping = False
+        self._lookout = Lookout(warnings, self.changed)
         self._host_problems: list[NotReady] = []
         self._delegate_problems: list[NotReady] = []
         self._beat = time.monotonic()
@@ -66,6 +77,7 @@ class Reporter:
         while True:
             await self.look_at_host()
             await self.look_at_delegates()
+            await self._lookout.neighbours(self._ranges(), self.config.node_root)
             await asyncio.sleep(PROBLEMS_SECONDS)
 
     async def loop(self) -> None:
@@ -89,7 +101,7 @@ class Reporter:
         return time.monotonic() - self._beat
 
     async def look_at_host(self) -> None:
-        problems = await asyncio.to_thread(self._mend_host)
+        problems = await asyncio.to_thread(self._mend_host) + await self._lookout.overlaps(self._ranges())
         found = [NotReady(problem.what, problem.cure) for problem in problems]
         if found != self._host_problems:
             self._host_problems = found
@@ -100,6 +112,14 @@ class Reporter:
         if found != self._delegate_problems:
             self._delegate_problems = found
             self._desk.dirty = True
+
+    def _ranges(self) -> Ranges:
+        config = self.config
+        return ranges(
+            *(config.pod_cidrs, config.cluster_cidrs, config.service_cidrs, config.mesh_mode == "tailscale"),
+            self._desk.records.values(),
+            self._others(),
+        )
 
     def _mend_host(self) -> tuple[Problem, ...]:
         """What somebody took away from the node's plumbing is put back; what cannot be is told."""
@@ -150,6 +170,8 @@ class Reporter:
                 **self._mesh(),
             },
             pod_cidrs=tuple(str(cidr) for cidr in self.config.pod_cidrs),
+            pod_cidr_source=self._pod_cidr(),
+            kube=self._kube(),
         )
 
     def _unable(self) -> list[NotReady]:
@@ -161,6 +183,11 @@ class Reporter:
         for pool in self._ledger.stats():  # a changed range makes another pool of the same subnet
             free[str(pool.subnet)] += pool.free + pool.cooling
         own = {str(cidr) for cidr in self.config.pod_cidrs}
+        if not own and not free:
+            cure = "set network.podCIDR.nodeLocal; `headcni podcidr` shows where one was looked for"
+            reasons.append(NotReady("this node has no pod CIDR", cure))
+        unasked = self._ledger.unasked([PoolSpec(cidr) for cidr in self.config.pod_cidrs])
+        free.update({str(pool.subnet): 0 for pool in unasked if not pool.free + pool.cooling})
         empty = [subnet for subnet, left in free.items() if left <= 0]
         cure = "delete pods, or give the node a larger subnet; `headcni pods` shows who holds what"
         # One of several networks may be full without keeping pods off the node.

@@ -74,6 +74,16 @@ def build_parser() -> ArgumentParser:
     check = config.add_subparsers(metavar="").add_parser("check", help="is FILE a valid configuration")
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_plain("configure", "check"))
+    meaning = "this node's pod CIDR, and what each source says of it; exit code 1 if it is only a guess"
+    _settings_flags(verb("podcidr", _plain("podcidr", "podcidr"), meaning))
+    meaning = "everything that is wrong with this node, worst first, each with its cure (exit code 1)"
+    doctor = verb("doctor", _plain("doctor", "doctor"), meaning)
+    doctor.add_argument("--online", action="store_true", help="dial the Kubernetes API as well, and ask what it grants")
+    doctor.add_argument("--bundle", metavar="FILE", help="also write FILE, a .tar.gz with all that somebody else needs")
+    _settings_flags(doctor)
+    meaning = "what Kubernetes must permit the daemon and the approver, as manifests"
+    rbac = verb("rbac", _plain("rbac", "rbac"), meaning, ("yaml",))
+    rbac.add_argument("--namespace", default="kube-system", metavar="NS", help="default: kube-system")
     daemon = verb("daemon", _plain("configure", "daemon"), "run the daemon in the foreground")
     _settings_flags(daemon)
     _mesh_verbs(verb("mesh", _reading("mesh_status", "status"), "is the mesh in force on this node, and if not, why"))
@@ -127,7 +137,13 @@ def _mesh_verbs(mesh: ArgumentParser) -> None:
 
 
 def _approver_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--nodes", metavar="FILE", required=True, help="YAML: name, podCIDRs and tailnet of each node")
+    nodes = parser.add_mutually_exclusive_group(required=True)
+    nodes.add_argument("--nodes", metavar="FILE", help="YAML: name, podCIDRs and tailnet of each node")
+    nodes.add_argument("--kube", action="store_true", help="the nodes of Kubernetes; of several approvers one works")
+    parser.add_argument("--kubeconfig-file", metavar="FILE", dest="kubeconfig", help="with --kube: the way to its API")
+    parser.add_argument("--kube-url", metavar="URL", help="with --kube: the API server")
+    where = "with --kube: of the Lease; default: that of the pod this runs in, or kube-system"
+    parser.add_argument("--lease-namespace", metavar="NAMESPACE", help=where)
     parser.add_argument("--headscale-url", metavar="URL", required=True, help="Headscale's server_url")
     parser.add_argument("--cluster-cidr", metavar="CIDR", required=True, action="append", help="the pods of all nodes")
     parser.add_argument("--api-key-file", metavar="FILE", help="Headscale's API key; default: $HEADCNI_API_KEY")

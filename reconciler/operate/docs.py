@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cni.spec import REMEDIES
+from reconciler.kube.codes import REMEDIES as KUBE_REMEDIES
 from reconciler.mesh.codes import REMEDIES as MESH_REMEDIES
 from reconciler.mesh.secrets import SECRETS
 from reconciler.operate.netkeys import IPAM, NETWORK, Key
@@ -72,6 +73,12 @@ def _errors() -> str:
         "`headcni mesh` and the daemon's log.",
         "",
         *_table(titles, [(str(int(trouble)), *told) for trouble, told in MESH_REMEDIES.items()]),
+        "",
+        "## The node and Kubernetes",
+        "None of these fails a call either. They are told by `headcni status`, `headcni podcidr`, `headcni doctor` and",
+        "the daemon's log.",
+        "",
+        *_table(titles, [(str(int(trouble)), *told) for trouble, told in KUBE_REMEDIES.items()]),
     )
 
 

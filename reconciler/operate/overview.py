@@ -88,11 +88,23 @@ def _said(said: Status | None) -> list[tuple[str, str]]:
     if said is None:
         return []
     return [
-        ("pod CIDRs", " ".join(said.pod_cidrs)),
+        ("pod CIDRs", _pod_cidrs(said)),
         ("mesh", _mesh(said.mesh)),
+        ("kubernetes", _kubernetes(said.kube)),
         ("policy", said.network_policy),
         ("warnings", "\n".join(said.warnings)),
     ]
+
+
+def _pod_cidrs(said: Status) -> str:
+    """And where they come from; `headcni podcidr` has the rest."""
+    chosen, text = said.pod_cidr_source, " ".join(said.pod_cidrs)
+    if not chosen:
+        return text
+    kind = "a GUESS from" if chosen["guess"] else "from"
+    moving = chosen.get("change")
+    left = f"\nbefore: {' '.join(moving['before'])}, pods that still have it: {moving['pods']}" if moving else ""
+    return f"{text or 'none'}, {kind} {chosen['looked_at']}{left}"
 
 
 def _mesh(said: Mapping[str, Any]) -> str:
@@ -108,6 +120,20 @@ def _mesh(said: Mapping[str, Any]) -> str:
     wrong = len(said["findings"])
     more = f"\n{wrong} finding{'s'[: wrong != 1]}, see `headcni mesh status`" if wrong else ""
     return f"{text}: {force}\n{peers}, {ways}{more}"
+
+
+def _kubernetes(said: Mapping[str, Any]) -> str:
+    """What the Node says of its network, and by which way that is known; or what is wrong. Pods do without."""
+    if not said:
+        return ""
+    trouble = said.get("trouble")
+    told = f"Node {said['node']}: {said['condition'] or 'nothing told yet'}"
+    way = f"by {said['endpoint']}" if said["endpoint"] else "no way to an API server"
+    wrong = f"\n{trouble['what']}; {trouble['cure']}" if trouble else ""
+    blind = said.get("others", {}).get("trouble")
+    if blind:
+        wrong += f"\nwhether other Nodes have the same pod CIDR is not known: {blind['what']}"
+    return f"{told}, {way}{'' if said['up_to_date'] else ', NOT up to date'}{wrong}"
 
 
 def _counts(live: Sequence[Found]) -> dict[str, int]:

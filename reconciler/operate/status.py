@@ -45,6 +45,8 @@ class Status:
     network_policy: str = "not enforced"
     mesh: Mapping[str, Any] = field(default_factory=lambda: {"mode": "none", "static_routes": []})
     pod_cidrs: tuple[str, ...] = ()
+    pod_cidr_source: Mapping[str, Any] = field(default_factory=dict)  # as `reconciler.node.keeper` has it
+    kube: Mapping[str, Any] = field(default_factory=dict)  # as `reconciler.kube.side` has it
 
 
 def encode_status(status: Status) -> bytes:

@@ -32,7 +32,7 @@ from reconciler.wiring.kernel import KernelWiring
 from reconciler.wiring.plan import instance_group
 
 FILES = (
-    *("status.json", "host.json", "mesh.json", "mesh-view.json", "mesh-repair", "doorbell"),
+    *("status.json", "host.json", "podcidr.json", "mesh.json", "mesh-view.json", "mesh-repair", "doorbell"),
     "daemon.lock",
 )  # the lock last: we hold it
 

@@ -37,6 +37,21 @@ def delegate_gives(node, address="10.9.0.5/24"):
     node.delegate_answers[Verb.ADD] = Result(ips=(Ip(address, "10.9.0.1"),))
 
 
+# --- what the runtime said
+
+
+def test_the_list_of_a_gc_stays_known_with_its_time(node):
+    given(node.add("pod1"))
+    given(node.add("pod2"))
+    node.ask("GC", **{"cni.dev/valid-attachments": [{"containerID": "pod2", "ifname": "eth0"}]})
+    assert node.live()
+    record = node.desk.records["pod2@eth0"]
+    ((at, valid),) = node.engine.runtime_lists.values()
+    assert list(node.engine.runtime_lists) == [record.network]
+    assert valid == {"pod2@eth0"}
+    assert at >= record.created
+
+
 # --- addresses of what cannot be read
 
 

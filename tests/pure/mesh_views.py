@@ -49,6 +49,7 @@ WELL = View(
     control_url="https://headscale.example.com",
     name="n1",
     dns_name="n1.tail.example",
+    key="nodekey:n1",
     addresses=(ip_address("100.64.0.1"), ip_address("fd7a:115c:a1e0::1")),
     device=Device("tailscale0", 7, 1280),
     chains=(chain(), chain(OWN6)),

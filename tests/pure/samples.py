@@ -99,4 +99,37 @@ STATUS = Status(
     quarantined=1,
     mesh={"mode": "none", "static_routes": ["10.244.2.0/24=192.0.2.2"]},
     pod_cidrs=("10.244.1.0/24",),
+    pod_cidr_source={
+        "node": "worker-1",
+        "cidrs": ["10.244.1.0/24"],
+        "source": "files",
+        "looked_at": "/var/lib/kubelet/config.yaml: podCIDR",
+        "guess": False,
+        "cluster_cidrs": ["10.244.0.0/16"],
+        "service_cidrs": ["10.96.0.0/16"],
+        "warnings": [],
+        "findings": [
+            {
+                "about": "node",
+                "source": "files",
+                "looked_at": "/var/lib/kubelet/config.yaml: podCIDR",
+                "found": ["10.244.1.0/24"],
+                "taken": True,
+                "why": "the first that can be used",
+                "code": 0,
+                "cure": "",
+            }
+        ],
+        "change": None,
+    },
+    kube={
+        "mode": "auto",
+        "node": "worker-1",
+        "endpoint": "https://192.0.2.1:6443 (the kubelet's kubeconfig /etc/kubernetes/kubelet.conf)",
+        "up_to_date": True,
+        "since": BORN,
+        "trouble": None,
+        "tried": [{"way": "the kubelet's kubeconfig /etc/kubernetes/kubelet.conf", "trouble": None}],
+        "condition": "True HeadCNIIsNotReady",
+    },
 )

@@ -324,7 +324,8 @@ def test_status_of_a_node_that_serves(node, lock):
     code, out, _ = node.run("status")
     assert code == 0
     assert "runs, version 0.1.0, pid 4711, for 2h1m" in out
-    assert "ready      yes" in out
+    assert "ready       yes" in out
+    assert "kubernetes  Node worker-1: True HeadCNIIsNotReady, by https://192.0.2.1:6443" in out
     assert "1 (1 advertised)" in out
     assert out.splitlines()[-1].split() == ["10.244.1.0/24", "253", "253", "0", "3", "0"]
 
@@ -514,10 +515,10 @@ def test_daemon_gets_its_configuration_and_a_way_to_read_it_again(tmp_path, monk
 
 
 def test_daemon_with_a_wrong_configuration_does_not_start(capsys):
-    assert main(["daemon", "--mtu", "12", "--kube", "auto"]) == 1
+    assert main(["daemon", "--mtu", "12", "--kube", "maybe"]) == 1
     err = capsys.readouterr().err
     assert "network.mtu = 12 (from flag --mtu)" in err
-    assert "kube.mode = auto (from flag --kube): is not in this version" in err
+    assert "kube.mode = maybe (from flag --kube): is unknown" in err
 
 
 @pytest.mark.parametrize("verb", ["daemon", "uninstall"])

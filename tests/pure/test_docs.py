@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cni.spec import REMEDIES, Code
+from reconciler.kube import codes as kube
 from reconciler.mesh import codes
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.secrets import SECRETS
@@ -33,7 +34,9 @@ def test_the_diagram_is_the_output_of_the_command(capsys):
     assert mermaid() in pages()["states.md"]
 
 
-@pytest.mark.parametrize(("codes", "remedies"), [(Code, REMEDIES), (Trouble, codes.REMEDIES)])
+@pytest.mark.parametrize(
+    ("codes", "remedies"), [(Code, REMEDIES), (Trouble, codes.REMEDIES), (kube.Trouble, kube.REMEDIES)]
+)
 def test_every_code_has_a_cure_and_is_in_the_page(codes, remedies):
     assert set(remedies) == set(codes)
     assert all(what and cure for what, cure in remedies.values())
@@ -42,7 +45,8 @@ def test_every_code_has_a_cure_and_is_in_the_page(codes, remedies):
 
 
 def test_no_code_means_two_things():
-    assert {int(code) for code in Code} & {int(trouble) for trouble in Trouble} == set()
+    everything = [int(each) for kind in (Code, Trouble, kube.Trouble) for each in kind]
+    assert sorted(everything) == sorted(set(everything))
 
 
 def test_the_variables_that_hold_a_key_are_described():

@@ -80,6 +80,8 @@ def test_the_summary_of_what_is_well():
         "state": "Running",
         "member": True,
         "seen": SEEN,
+        "node_key": "nodekey:n1",
+        "addresses": ["100.64.0.1", "fd7a:115c:a1e0::1"],
         "in_force": {"10.244.1.0/24": True, "fd00:244:1::/64": True},
         "missing": {},
         "findings": [],
