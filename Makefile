@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## two nodes, some pods, a kill, a delete without a daemon: half a minute to see what HeadCNI is
 	$(BIN)/python -m fixtures.demo
 
-test: $(STAMP) ## every test that needs no compiler: pure, mesh, kernel and crash tiers (root, or a user namespace)
-	$(BIN)/python -m fixtures.system $(BIN)/python -m pytest tests/pure tests/mesh tests/kernel tests/crash $(ARGS)
+test: $(STAMP) ## every test that needs no compiler: pure, kube, mesh, kernel and crash tiers (root, or a user namespace)
+	$(BIN)/python -m fixtures.system $(BIN)/python -m pytest tests/pure tests/kube tests/mesh tests/kernel tests/crash $(ARGS)
 
 peers: $(STAMP) ## build and cache the real peers: cnitool, the standard plugins, kubelet, containerd
 	$(BIN)/python -m fixtures.peers.build
