@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import box, burst, footprint, headcni, mesh, scale, sequential, start
+from benchmarks import box, burst, footprint, headcni, kube, mesh, scale, sequential, start
 from fixtures.peers import cache
 from fixtures.peers.system import cache_root
 
@@ -22,6 +22,7 @@ PARTS = {
     "scale": (scale.run, 60),
     "footprint": (footprint.run, 1),
     "mesh": (mesh.run, 60),
+    "kube": (kube.run, 60),
 }
 
 
