@@ -116,8 +116,11 @@ def _namespace(notice: Notice) -> str:
 
 
 def of_mesh(node: Node, mesh: Mapping[str, Any]) -> Iterator[Notice]:
-    """`mesh` as in `status.json`. What cannot be told yet has no code."""
+    """`mesh` as in `status.json`. What cannot be told yet has no code. Of a node that is no member only the cause is
+    told: that nothing of it is announced follows from that."""
     missing = mesh.get("missing", {})
+    if missing and not mesh.get("member") and mesh.get("findings"):
+        missing = {"this node": mesh["findings"][0]}
     for name, trouble in missing.items():
         if trouble["code"]:
             message = f"{name} is not in force in the mesh: {trouble['what']}; {trouble['cure']}"

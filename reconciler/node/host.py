@@ -40,6 +40,7 @@ class Host:
         self._routes = StaticRoutes()
         self._wish = HostWish(pod_cidrs=())
         self._pods: frozenset[Network] = frozenset()  # replaced, never changed: another thread may be reading it
+        self._served: frozenset[Network] = frozenset()  # pools that pods got addresses of, for the life of the daemon
         self._foreign = foreign.ForeignAddresses()
         self._foreign_at = float("-inf")
         self._turn = threading.Lock()
@@ -84,12 +85,15 @@ class Host:
             )
 
     def ensure_pod_cidrs(self, cidrs: Iterable[Network]) -> tuple[str, ...]:
-        """A pool that a network configuration brought; free of cost once it is known."""
-        new = set(cidrs) - self._pods
-        if not new:
+        """Pools of a pod, which a network configuration may have brought; free of cost once they are known."""
+        pools = frozenset(cidrs)
+        if pools <= self._served:
             return ()
         with self._turn:
-            self._pods |= new
+            self._served |= pools
+            if pools <= self._pods:
+                return ()
+            self._pods |= pools
             return self._guard.write(self._guarded()) + self._write_table()
 
     def keep_static_routes(self) -> tuple[Problem, ...]:
@@ -121,8 +125,9 @@ class Host:
             )
 
     def _take(self, wish: HostWish) -> None:
+        """A pool that nobody was served from, such as a guess that was put right, is not this node's any more."""
         self._wish = wish
-        self._pods |= frozenset(wish.pod_cidrs)
+        self._pods = self._served.union(wish.pod_cidrs)
 
     def _close(self) -> tuple[str, ...]:
         return self._fence.write(self._wish.fence) + self._guard.write(self._guarded())

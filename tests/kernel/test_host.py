@@ -163,6 +163,17 @@ def test_a_pool_that_comes_later_is_masqueraded_too(node, host):
     assert host.problems() == ()
 
 
+def test_a_pool_that_nobody_was_served_from_goes_when_it_is_not_wished_any_more(node, host):
+    """Such as a guess, before the API was asked: it is another node's, and must be reached there."""
+    guess, served = ip_network("10.99.0.0/24"), ip_network("10.98.0.0/24")
+    host.prepare(wish(pod_cidrs=(guess, served)))
+    host.ensure_pod_cidrs([served])
+    host.prepare(wish(pod_cidrs=(POD4,)))
+    table = node.run("nft", "list", "table", "inet", "headcni")
+    assert [str(each) in table for each in (guess, served, POD4)] == [False, True, True]
+    assert host.problems() == ()
+
+
 # --- static routes
 
 

@@ -124,10 +124,19 @@ def test_a_prefix_that_is_not_in_force_is_and_what_cannot_be_told_yet_is_not():
         samples.CIDR: {"code": 132, "what": "not approved", "cure": "approve it"},
         "fd00::/64": {"code": 0, "what": "it cannot be told yet", "cure": "wait"},
     }
-    (notice,) = of_mesh(NODE, {"mode": "tailscale", "missing": missing})
+    (notice,) = of_mesh(NODE, {"mode": "tailscale", "member": True, "missing": missing})
     assert notice.subject == ABOUT_NODE
     assert notice.message == f"{samples.CIDR} is not in force in the mesh: not approved; approve it"
     assert list(of_mesh(NODE, {"mode": "none"})) == []
+
+
+def test_of_a_node_that_is_no_member_the_cause_is_told_and_not_what_follows():
+    missing = {samples.CIDR: {"code": 131, "what": "not announced", "cure": "the daemon adds it"}}
+    refused = {"code": 126, "what": "the key is refused", "cure": "make a new one"}
+    outside = {"mode": "tailscale", "member": False, "missing": missing, "findings": [refused]}
+    (notice,) = of_mesh(NODE, outside)
+    assert notice.message == "this node is not in force in the mesh: the key is refused; make a new one"
+    assert list(of_mesh(NODE, {**outside, "missing": {}})) == []
 
 
 def test_a_pod_that_is_stuck_for_long_is():
