@@ -256,7 +256,7 @@ def test_many_calls_at_once(tmp_path):
     """One that hangs is in nobody's way."""
 
     async def run():
-        async with joined(tmp_path, read_seconds=1) as (server, api):
+        async with joined(tmp_path, read_seconds=20) as (server, api):
             server.inject("GET", "prefs", Fault(hang=True))
             hung = [asyncio.create_task(api.prefs()) for _ in range(120)]
             await eventually(lambda: len(server.calls) == 120)
