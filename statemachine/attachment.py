@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -84,7 +85,13 @@ class Address:
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:
-        return ip_address(self.address.partition("/")[0])
+        return _parsed(self.address)
+
+
+@lru_cache(1 << 14)
+def _parsed(address: str) -> IPv4Address | IPv6Address:
+    """Every pod's is asked for again and again."""
+    return ip_address(address.partition("/")[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ derived from the records (`hosts`), so that it cannot drift; the loop is only to
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_network
 
 from cni.spec import Refusal
 from reconciler.mesh.codes import Trouble
 from reconciler.mesh.model import Chain
 from reconciler.mesh.networks import covers
-from reconciler.settings import Network
+from reconciler.settings import IpAddress, Network
 from statemachine.attachment import Attachment
 
 NOT_YET = Refusal(Trouble.NOT_ANNOUNCED, "the mesh was not looked at yet", "it is, seconds after the daemon's start")
@@ -57,4 +58,9 @@ class MeshAdvertiser:
 
 
 def hosts(record: Attachment) -> set[Network]:
-    return {ip_network(each.ip) for each in record.addresses}
+    return {_host(each.ip) for each in record.addresses}
+
+
+@lru_cache(1 << 14)
+def _host(address: IpAddress) -> Network:
+    return ip_network(address)

@@ -156,7 +156,8 @@ class MeshSide:
 
     def _in_use(self) -> frozenset[Network]:
         """Pools that pods have addresses of; one of an earlier pod CIDR stays announced as long as it is among them."""
-        return frozenset(ip_network(each.pool) for record in self._records().values() for each in record.addresses)
+        pools = {each.pool for record in self._records().values() for each in record.addresses}
+        return frozenset(map(ip_network, pools))
 
     def _news_in(self, view: View) -> bool:
         """A view of a large tailnet is half a megabyte: it is written when it differs, and now and then as a sign of
