@@ -38,6 +38,7 @@ class Ranges:
     mesh: bool = False
     others: Mapping[Network, str] = field(default_factory=dict)  # whose pods are where, as far as it is known
     lent: tuple[Network, ...] = ()  # pools whose addresses other plugins put on interfaces of theirs
+    lent_gateways: frozenset[str] = frozenset()  # of those pods; a bridge of any name may have one
 
     def each(self) -> Iterator[Range]:
         """The narrowest first: of two that clash alike, that is the one to tell."""
@@ -90,11 +91,14 @@ def ranges(
     """`pods` as configured; pools that interfaces of ours still have addresses of are this node's as well."""
     wired: set[str] = set()
     lent: set[str] = set()
+    gateways: set[str] = set()
     for record in records:
         if record.link or record.goal is State.ALLOCATED:
             (wired if record.link else lent).update([each.pool for each in record.addresses])
+            gateways.update([each.gateway for each in record.addresses if each.gateway and not record.link])
     own = tuple(dict.fromkeys((*pods, *map(ip_network, sorted(wired)))))
-    return Ranges(own, tuple(cluster), tuple(services), mesh, others or {}, tuple(map(ip_network, sorted(lent))))
+    lent_pools = tuple(map(ip_network, sorted(lent)))
+    return Ranges(own, tuple(cluster), tuple(services), mesh, others or {}, lent_pools, frozenset(gateways))
 
 
 # --- with other nodes

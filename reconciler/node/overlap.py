@@ -78,7 +78,8 @@ def _among_themselves(ranges: Ranges) -> Iterator[Overlap]:
 
 def _links(ranges: Ranges, near: Iterable[Near]) -> Iterator[Overlap]:
     for each in near:
-        if not (each.maker and _is_lent(each.network, ranges)):
+        theirs = each.maker or str(each.address) in ranges.lent_gateways
+        if not (theirs and _is_lent(each.network, ranges)):
             yield from worst(found for ours in ranges.each() if (found := _with_link(ours, each, ranges)))
 
 

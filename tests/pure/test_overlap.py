@@ -138,12 +138,18 @@ def test_a_bridge_of_hosts_is_not_taken_for_dockers():
     assert one(addresses=(has("10.244.1.10/24", "br-lan"),)).fatal
 
 
-def test_the_bridge_of_a_plugin_that_has_its_addresses_from_us_is_as_it_should_be():
+@pytest.mark.parametrize("bridge", ["cni0", "br-lan"])
+def test_the_bridge_of_a_plugin_that_has_its_addresses_from_us_is_as_it_should_be(bridge):
     lent = requested(goal=State.ALLOCATED, addresses=(Address("10.244.1.7/24", "10.244.1.1", OWN),))
     given = ranges(nets(OWN), nets(CLUSTER), (), False, [lent])
     assert given.lent == nets(OWN)
     veth = route("10.244.1.7/32", "cni0", protocol=3)
-    assert found(given, (*LAN, has("10.244.1.1/24", "cni0")), (*OUT, veth)) == ()
+    assert found(given, (*LAN, has("10.244.1.1/24", bridge)), (*OUT, veth)) == ()
+
+
+def test_what_is_not_the_gateway_of_a_lent_pool_is_somebody_elses():
+    lent = requested(goal=State.ALLOCATED, addresses=(Address("10.244.1.7/24", "10.244.1.1", OWN),))
+    assert found(ranges(nets(OWN), nets(CLUSTER), (), False, [lent]), (*LAN, has("10.244.1.20/24", "br-lan")), OUT)
 
 
 def test_a_pool_lent_on_the_lan_is_no_pod_cidr():
