@@ -23,7 +23,7 @@ demo: $(STAMP) ## two nodes, some pods, a kill, a delete without a daemon: half 
 test: $(STAMP) ## every test that needs no compiler: pure, kube, mesh, kernel and crash tiers (root, or a user namespace)
 	$(BIN)/python -m fixtures.system $(BIN)/python -m pytest tests/pure tests/kube tests/mesh tests/kernel tests/crash $(ARGS)
 
-peers: $(STAMP) ## build and cache the real peers: cnitool, the standard plugins, kubelet, containerd
+peers: $(STAMP) ## build and cache the real peers: Kubernetes, containerd, Tailscale, Headscale, the standard plugins
 	$(BIN)/python -m fixtures.peers.build
 
 test-peers: peers ## the same contracts against the real peers

@@ -329,10 +329,15 @@ def test_the_malformed_is_counted_and_not_answered(play, lab):
 
 def test_only_so_many_answers_in_a_second(lab):
     now = 5.0
+    given = []
+
+    def answer(source, prefixes):
+        given.append(source)
+        return sees(source, prefixes)
 
     async def script():
         nonlocal now
-        witness = Probe(sees, lambda source: None, clock=lambda: now)
+        witness = Probe(answer, lambda source: None, clock=lambda: now)
         asker = Probe(lambda *_: None, lambda source: None)
         with contextlib.closing(witness), contextlib.closing(asker):
             with lab.nodes[1].entered():
@@ -347,6 +352,7 @@ def test_only_so_many_answers_in_a_second(lab):
             assert isinstance(await asker.ask(A, B, PREFIXES, PATIENT), Echo)
 
     asyncio.run(script())
+    assert len(given) == ANSWERS_A_SECOND + 2  # who asks is looked at first, so that strangers use up nothing
 
 
 FLOOD = """

@@ -101,20 +101,40 @@ def kill_points(trace: str) -> list[tuple[str, int]]:
 def test_the_daemon_is_killed_while_it_announces_and_withdraws(
     site: MeshSite, tmp_path: Path, record_property: Any
 ) -> None:
+    """The kernel is asked by the same call now and then, so how many there are differs from run to run: each kind is
+    struck one after the other until whole runs have no such call left."""
     change_cidrs(site)
     trace = tmp_path / "trace"
     change_cidrs(site, strace(trace, "-e", "trace=" + ",".join(CALLS)))
     points = kill_points(trace.read_text())
-    struck = 0
-    for call, when in points:
-        struck += change_cidrs(site, strace(tmp_path / "killer", "-e", f"inject={call}:signal=KILL:when={when}"))
-        assert_all_is_accounted_for(site)
-        if not is_whole(site):
-            change_cidrs(site)
+    struck = dict.fromkeys(CALLS, 0)
+    for call in CALLS:
+        when, missed = min(number for name, number in points if name == call), 0
+        while missed < 2:
+            killed = change_cidrs(site, strace(tmp_path / "killer", "-e", f"inject={call}:signal=KILL:when={when}"))
             assert_all_is_accounted_for(site)
-    # The kernel is asked by the same call, more often on a busy machine, and then the last of them are not reached.
-    assert 4 * struck >= 3 * len(points), f"the killer struck at {struck} of {points}"
-    record_property("kill_points", struck)
+            if not is_whole(site):
+                change_cidrs(site)
+                assert_all_is_accounted_for(site)
+            struck[call] += killed
+            missed = 0 if killed else missed + 1
+            when += 1
+    needed = needed_strikes(trace.read_text())
+    short = sum(max(0, needed[call] - struck[call]) for call in CALLS)
+    assert short <= 1, f"the killer struck {struck}, of {needed} that matter"  # the last may come when all is done
+    record_property("kill_points", sum(struck.values()))
+
+
+def needed_strikes(trace: str) -> dict[str, int]:
+    """Of each kind: every write of a file, and every request to tailscaled until all was done."""
+    lines = trace.splitlines()
+    last = max(number for number, line in enumerate(lines) if _matters(line))
+    counted = [re.match(r"(?:\d+ +)?(\w+)\(", line) for line in lines[: last + 1] if _matters(line)]
+    return {call: sum(each is not None and each[1] == call for each in counted) for call in CALLS}
+
+
+def _matters(line: str) -> bool:
+    return "sendto(" not in line or ("/localapi/" in line and "watch-ipn-bus" not in line)
 
 
 def test_uninstall_is_killed_while_it_withdraws(site: MeshSite, tmp_path: Path, record_property: Any) -> None:
