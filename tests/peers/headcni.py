@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ class HeadCni:
     # --- what it holds
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_bytes()) for path in (self.state / "attachments").glob("*.json")]
+        """Those that are there; one that goes between the listing and its reading is not."""
+        found = []
+        for path in (self.state / "attachments").glob("*.json"):
+            with suppress(FileNotFoundError):
+                found.append(json.loads(path.read_bytes()))
+        return found
 
     def intents(self) -> list[str]:
         return [path.name for path in (self.state / "intents").iterdir()]

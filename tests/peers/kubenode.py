@@ -41,6 +41,8 @@ KUBELET_CONFIG = {
     "failCgroupV1": False,
     "evictionHard": {"memory.available": "0%", "nodefs.available": "0%"},
 }
+WATCHED_TABLES = [(family, table) for family in ("ip", "ip6") for table in ("mangle", "nat", "filter")]
+"""By every kubelet, in a goroutine of its own: the rules come after its first answer."""
 
 
 class KubeNode:
@@ -66,6 +68,11 @@ class KubeNode:
             "--node-ip", NODE_IP,
         )  # fmt: skip
         eventually(lambda: self.pods() is not None, "the kubelet to answer", told=self.tail)
+        eventually(self._has_its_rules, "the kubelet's own rules", 90, self.tail)
+
+    def _has_its_rules(self) -> bool:
+        """The last of them are a canary in each table that it watches; it tries again only after a minute."""
+        return self.box.run("nft", "list", "chains").stdout.count("chain KUBE-KUBELET-CANARY") == len(WATCHED_TABLES)
 
     def create(self, *names: str) -> None:
         for name in names:
