@@ -1,7 +1,8 @@
 """Makes the kernel hold what a plan says, from whatever it holds already.
 
-The happy path is three sends on two sockets: the veth pair with a look at it, for the two indexes; all of the pod's
-end; all of the node's end. `benchmarks/wiring.py` shows what each costs; nearly all of it is the kernel's work.
+The happy path is four sends on two sockets: the veth pair with a look at it, for the two indexes; all of the pod's
+end; all of the node's end; a look whether the pod's end can send. `benchmarks/wiring.py` shows what each costs; nearly
+all of it is the kernel's work.
 
 From a partial state: a link of our name is kept and completed if it is in our link group and its peer is the pod's
 interface of that name, by index and namespace on both sides; else, if it is ours, it is deleted and made anew.
@@ -18,6 +19,7 @@ Blocking calls, for worker threads, any number at once, for different attachment
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from errno import EEXIST, ENODEV
@@ -31,6 +33,7 @@ from reconciler.wiring.plan import End, LinkPlan
 from reconciler.wiring.requests import Request
 from statemachine.attachment import Namespace
 
+_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)  # seconds
 _AT_ONCE = 200  # the kernel's lock is held for 60 ms; for 2,000 it would be seconds, and every ADD would wait
 
 
@@ -62,6 +65,7 @@ class KernelWiring:
                 refusal = _configure(pod, there, pair.pod, new=pair.new)
                 refusal = refusal or _configure(host, here, pair.host, new=pair.new)
                 if refusal is None:
+                    _await_running(pod, pair.pod)
                     return Wired(pair.host, pair.pod)
                 if pair.new:
                     _unless_gone(host, [requests.delete_link(pair.host)])
@@ -158,6 +162,16 @@ def _configure(netlink: Netlink, end: End, index: int, *, new: bool) -> Refusal 
             return refusal
         failures = netlink.ask([up, *requests.configure(end, index, replace=True)]).failures
     return failures[0].refusal if failures else None
+
+
+def _await_running(pod: Netlink, index: int) -> None:
+    """The end that was up first gets its queue from a worker of the kernel's, once the other one is up too, and what it
+    sends before that is dropped: of the first packets of a pod, one in thirty. The kernel's lock makes us wait for
+    that worker, so hardly ever is there a second look. A link that stays down is not for an ADD to wait for."""
+    for pause in _PAUSES:
+        if any(replies.is_running(body) for body in pod.ask([requests.get_link(index)]).replies.values()):
+            return
+        time.sleep(pause)
 
 
 def _foreign_route(netlink: Netlink, end: End, index: int) -> Refusal | None:

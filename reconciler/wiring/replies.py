@@ -41,6 +41,12 @@ def link(body: bytes) -> Link:
     )
 
 
+def is_running(link: bytes) -> bool:
+    """Up, and able to carry packets."""
+    flags = nl.LINK.unpack_from(link)[3]
+    return bool(flags & nl.IFF_RUNNING)
+
+
 def names_in(bodies: Iterable[bytes], groups: Iterable[int]) -> Iterator[str]:
     """Of ten thousand links, so the walk stops at the group, and nothing else is looked at."""
     wanted = {nl.U32.pack(group) for group in groups}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +18,7 @@ import pytest
 from cni.spec import Code, Refusal
 from fixtures.lab import Lab
 from reconciler.ports import Wired
-from reconciler.wiring import namespace, netlink, requests
+from reconciler.wiring import codec, kernel, namespace, netlink, requests
 from reconciler.wiring.inspect import find_link
 from reconciler.wiring.kernel import KernelWiring
 from reconciler.wiring.netlink import Netlink
@@ -111,6 +114,38 @@ def test_the_node_speaks_to_its_pods_from_the_gateway_s_address(node, wiring, po
     wired(wiring, plan(), pod)
     assert "src 10.244.1.1" in node.run("ip", "route", "get", "10.244.1.3")
     assert "src fd00:244:1::1" in node.run("ip", "route", "get", "fd00:244:1::3")
+
+
+def test_the_first_packet_of_a_pod_is_not_lost(node, wiring):
+    """The pod answers one request that is sent in the very instant in which the wiring is done."""
+    plans = [plan(number) for number in range(2, 82)]
+    ready = [(each, wiring.identity(node.new_pod_netns().path)) for each in plans]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.setblocking(False)
+        for each, netns in ready:
+            wiring.wire(each, netns)
+            asking.connect((str(each.addresses[0].address), 9))
+            asking.send(b"")  # to a port that nobody listens at: the pod says so
+            with select.epoll() as waiting:
+                waiting.register(asking, select.EPOLLERR)
+                assert waiting.poll(1), f"no answer from {each.host_name}"
+            assert asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("downs", [0, 2, 1000])
+def test_an_end_that_cannot_send_yet_is_waited_for_but_not_for_ever(monkeypatch, downs):
+    pauses = []
+    monkeypatch.setattr(kernel.time, "sleep", pauses.append)
+    states = iter([codec.IFF_UP] * downs + [codec.IFF_UP | codec.IFF_RUNNING])
+
+    class Pod:
+        def ask(self, wanted):
+            assert [each.kind for each in wanted] == [codec.GETLINK]
+            return netlink.Answer((), {0: codec.LINK.pack(0, 0, 7, next(states), 0)})
+
+    kernel._await_running(Pod(), 7)
+    assert len(pauses) == min(downs, len(kernel._PAUSES))
+    assert sum(pauses) < 0.1
 
 
 def test_ipv4_alone(node, wiring, pod):
