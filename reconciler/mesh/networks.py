@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network
 
 from reconciler.settings import IpAddress, Network
 
 
 def covers(outer: Network, inner: Network) -> bool:
-    if isinstance(outer, IPv4Network) and isinstance(inner, IPv4Network):
-        return inner.subnet_of(outer)
-    return isinstance(outer, IPv6Network) and isinstance(inner, IPv6Network) and inner.subnet_of(outer)
+    """As `subnet_of`, in half of its time: it is asked some hundred times a second."""
+    return type(outer) is type(inner) and inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 def overlap(one: Network, other: Network) -> bool:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import ENODEV, ENOENT, EOPNOTSUPP
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.ipam.pool import Address, Network
@@ -108,6 +109,7 @@ def link_name(index: int) -> str:
         return f"interface {index}"  # gone since
 
 
+@lru_cache(1 << 12)  # each pod's link has a route of the kernel, which stays the same
 def _route(body: bytes) -> Route:
     _, _, _, _, _, protocol, _, kind, _ = nl.ROUTE.unpack_from(body)
     values = nl.attributes(body, nl.ROUTE.size)

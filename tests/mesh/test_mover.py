@@ -69,3 +69,33 @@ def test_after_a_start_nothing_is_hidden_before_the_first_look():
     world.mover.look(0.0)
     world.mover.look(PATIENCE - 0.1)
     assert world.posted == []
+
+
+def test_a_record_is_judged_once_by_the_same_conclusions(monkeypatch):
+    world = World(ADVERTISED, WAITING)
+    world.advertiser.chains = chain(Holds.NO)
+    missing, asked = world.advertiser.missing, []
+    monkeypatch.setattr(world.advertiser, "missing", lambda record: (asked.append(record.key), missing(record))[1])
+    for second in range(3):
+        world.mover.look(float(second))
+    assert len(asked) == 2
+    world.advertiser.chains = chain(Holds.YES)
+    world.mover.look(3.0)
+    assert len(asked) == 4
+
+
+def test_a_record_that_changed_is_judged_anew_and_one_that_went_is_forgotten():
+    world = World(ADVERTISED)
+    (key,) = world.records
+    world.advertiser.chains = chain(Holds.YES)
+    world.mover.look(0.0)
+    elsewhere = tuple([replace(each, address="10.244.9.7/24") for each in ADVERTISED.addresses])
+    world.records[key] = replace(world.records[key], addresses=elsewhere)
+    world.mover.look(1.0)
+    world.mover.look(1.0 + PATIENCE)
+    ((_, hidden),) = world.posted
+    assert hidden.refusal.code == Trouble.NOT_ANNOUNCED
+    world.posted.clear()
+    world.records.clear()
+    world.mover.look(10.0)
+    assert world.posted == []
