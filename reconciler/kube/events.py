@@ -15,7 +15,7 @@ An event about a Node has no namespace of its own and goes to `default`, as the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,16 +115,24 @@ def _namespace(notice: Notice) -> str:
 # --- what is worth one
 
 
-def of_mesh(node: Node, mesh: Mapping[str, Any]) -> Iterator[Notice]:
-    """`mesh` as in `status.json`. What cannot be told yet has no code. Of a node that is no member only the cause is
-    told: that nothing of it is announced follows from that."""
+def of_mesh(node: Node, mesh: Mapping[str, Any], lasts: Callable[[str], bool]) -> Iterator[Notice]:
+    """A mesh comes into being, and is mended, within seconds: only what lasts is told."""
+    for cause, message in troubles_of(mesh).items():
+        if lasts(cause):
+            yield Notice(of_node(node), "HeadCNIMeshNotInForce", cause, message)
+
+
+def troubles_of(mesh: Mapping[str, Any]) -> dict[str, str]:
+    """Messages by their cause, which is name and code. `mesh` as in `status.json`. What cannot be told yet has no code.
+    Of a node that is no member only the cause is told: that nothing of it is announced follows from that."""
     missing = mesh.get("missing", {})
     if missing and not mesh.get("member") and mesh.get("findings"):
         missing = {"this node": mesh["findings"][0]}
-    for name, trouble in missing.items():
-        if trouble["code"]:
-            message = f"{name} is not in force in the mesh: {trouble['what']}; {trouble['cure']}"
-            yield Notice(of_node(node), "HeadCNIMeshNotInForce", f"{name} {trouble['code']}", message)
+    return {
+        f"{name} {trouble['code']}": f"{name} is not in force in the mesh: {trouble['what']}; {trouble['cure']}"
+        for name, trouble in missing.items()
+        if trouble["code"]
+    }
 
 
 def of_records(records: Iterable[Attachment], pods: Iterable[Pod], already: Iterable[int]) -> Iterator[Notice]:

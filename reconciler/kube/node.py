@@ -9,8 +9,10 @@ Readiness comes first, then the condition, then the taint; never the other way r
 put back: a node that lost its readiness says so by its condition, which Kubernetes turns into a taint of its own.
 
 A mesh that is not in force *yet* holds back only a node that was never ready: its first pods would reach nobody. A
-mesh that is lost later leaves the node as it is, for an outage of the control server must not empty a cluster. What was
-told before is read from the Node itself, so that a restart of the daemon in the middle of an outage changes nothing.
+mesh that is lost later leaves the node as it is, for an outage of the control server must not empty a cluster. A node
+that is kept out of the mesh until a person mends something does not wait for it: it serves pods, and its condition
+says that they reach each other on this node only, until the mesh is there. What was told before is read from the Node
+itself, so that a restart of the daemon in the middle of either takes no readiness away.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Truth:
 
     not_ready: str = ""  # why pods cannot be served now; empty: they can
     not_yet: str = ""  # what the start of a node that was never ready still waits for
+    for_a_person: bool = False  # to mend, so it is not waited for
     pod_cidrs: tuple[Network, ...] = ()
     mesh: str | None = None
     version: str = ""
@@ -79,7 +82,7 @@ def why_not(node: Node, truth: Truth) -> str:
     """Why this node is not ready; empty: it is."""
     told = node.conditions.get(NETWORK_UNAVAILABLE)
     was_up = told is not None and (told.status, told.reason) == ("False", UP)
-    return truth.not_ready or ("" if was_up else truth.not_yet)
+    return truth.not_ready or ("" if was_up or truth.for_a_person else truth.not_yet)
 
 
 def _annotations(node: Node, truth: Truth) -> Iterator[Change]:
@@ -105,8 +108,8 @@ def _condition(node: Node, truth: Truth, now: float) -> Iterator[Change]:
     reason = why_not(node, truth)
     status = "True" if reason else "False"
     code = NOT_READY if reason else UP
-    message = (reason or _serving(truth))[:LONGEST_MESSAGE]
     told = node.conditions.get(NETWORK_UNAVAILABLE)
+    message = (reason or _serving(truth, told.message if told else ""))[:LONGEST_MESSAGE]
     same = told is not None and (told.status, told.reason, told.message) == (status, code, message)
     if told is not None and same and abs(now - told.heartbeat) < HEARTBEAT:
         return
@@ -125,9 +128,12 @@ def _condition(node: Node, truth: Truth, now: float) -> Iterator[Change]:
     yield Change(Aim.CONDITION, says, path_of(node.name) + "/status", Patch.STRATEGIC, body, turns)
 
 
-def _serving(truth: Truth) -> str:
+def _serving(truth: Truth, told: str) -> str:
+    """Who began without the mesh stays so until it is in force, whatever is missing meanwhile."""
     of = f" of {', '.join(map(str, truth.pod_cidrs))}" if truth.pod_cidrs else ""
-    return f"HeadCNI serves pods{of}"
+    serves = f"HeadCNI serves pods{of}"
+    alone = f"{serves}; they reach each other on this node only: "
+    return alone + truth.not_yet if truth.not_yet and (truth.for_a_person or told.startswith(alone)) else serves
 
 
 def _untainted(node: Node, truth: Truth) -> Iterator[Change]:

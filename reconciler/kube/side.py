@@ -24,11 +24,12 @@ from reconciler.kube.events import Notice, of_node
 from reconciler.kube.finder import Reaching
 from reconciler.kube.follow import Finder, follow
 from reconciler.kube.herald import Herald
+from reconciler.kube.lasting import Lasting
 from reconciler.kube.node import NOT_READY, STILL, UP, Aim, Truth, why_not
 from reconciler.kube.ports import Api, Seen
 from reconciler.kube.summary import endpoint_of, summary_of, trouble_of
 from reconciler.kube.teller import Pauses, Teller, Told
-from reconciler.kube.truth import truth_of
+from reconciler.kube.truth import kept_out, truth_of
 from reconciler.kube.view import NOT_READ, View
 from reconciler.node.clash import Others
 from reconciler.operate.status import Status
@@ -40,6 +41,7 @@ from statemachine.machine import Delete, Event
 LOOK = 1.0  # seconds
 SWEEP = 10.0
 QUEUED = 20
+KEPT_OUT = "kept out of the tailnet"  # by whatever a person must mend, one thing after the other
 
 log = logging.getLogger("headcni")
 
@@ -71,6 +73,7 @@ class KubeSide:
         self._teller = Teller(clock, Pauses())
         self._herald = Herald(clock, name, needs.warn)
         self._search = others.Search(name, clock)
+        self._lasting = Lasting()  # troubles of the mesh
         self._queue: list[Notice] = []  # what happened once; the rest of what is worth an event lasts
         self._suspected: dict[str, garbage.Suspicion] = {}
         self._seen_records: dict[tuple[str, float], float] = {}  # by key and creation
@@ -101,6 +104,7 @@ class KubeSide:
     async def attend(self, finder: Finder) -> None:
         """What was seen before a fault is known, but counts as old until it is read again."""
         self._reaching = None
+        self._lasting = Lasting()
         self._saw_node(NOT_READ)
         self._saw_pods(NOT_READ)
         own_node = {"fieldSelector": f"metadata.name={self._name}"}
@@ -108,6 +112,7 @@ class KubeSide:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(follow(finder, "/api/v1/nodes", own_node, objects.node, self._saw_node))
             tasks.create_task(follow(finder, "/api/v1/pods", own_pods, objects.pod, self._saw_pods))
+            tasks.create_task(self._looks())
             tasks.create_task(self._turns(finder))
             tasks.create_task(self._sweeps())
             tasks.create_task(self._searches(finder))
@@ -142,6 +147,21 @@ class KubeSide:
 
     # --- telling
 
+    async def _looks(self) -> None:
+        """Beside the turns, which may wait for the API: what lasts meanwhile, lasts."""
+        while True:
+            status = self._needs.status()
+            mesh = status.mesh if status else {}
+            there = (*events.troubles_of(mesh), *([KEPT_OUT] if kept_out(mesh) else []))
+            self._lasting = self._lasting.seen(there, self._now())
+            await asyncio.sleep(LOOK)
+
+    def _lasts(self, what: str) -> bool:
+        return self._lasting.long(what, self._now())
+
+    def _now(self) -> float:
+        return self._clock.mono_ns() / 1e9
+
     async def _turns(self, finder: Finder) -> None:
         while True:
             await self._turn(await finder.api())
@@ -152,7 +172,7 @@ class KubeSide:
         status, node = self._needs.status(), self._view.node
         if status is None or node is None or not self._needs.settled():
             return
-        truth = truth_of(status)
+        truth = truth_of(status, lasts=self._lasts(KEPT_OUT))
         told = await self._teller.tell(api, node, truth)
         if self._view.node is node:  # else the watch knows better
             self._view.node = told.node
@@ -170,7 +190,7 @@ class KubeSide:
             if not why_not(told.node, truth):
                 yield Notice(about, UP, "", "HeadCNI serves pods on this node", warning=False)
         yield from others.of_clashes(told.node, status.pod_cidr_source)
-        yield from events.of_mesh(told.node, status.mesh)
+        yield from events.of_mesh(told.node, status.mesh, self._lasts)
         on_node = [trouble["code"] for trouble in status.mesh.get("missing", {}).values()]
         yield from events.of_records(self._needs.records().values(), self._view.known_pods, on_node)
 
@@ -187,7 +207,7 @@ class KubeSide:
         for record in list(records.values()):
             self._complete(record)
         alive = self._view.alive  # most are, and need no closer look
-        now, lists = self._clock.mono_ns() / 1e9, self._needs.runtime_lists()
+        now, lists = self._now(), self._needs.runtime_lists()
         created = ((key, record.created) for key, record in records.items())
         self._seen_records = garbage.sighted(self._seen_records, created, now)
         self._seen_lists = garbage.sighted(self._seen_lists, ((name, last.at) for name, last in lists.items()), now)

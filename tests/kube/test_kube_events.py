@@ -9,7 +9,19 @@ from cni.spec import Refusal
 from fixtures.kube.fake_api import FakeApi
 from reconciler.kube import objects
 from reconciler.kube.codes import Trouble
-from reconciler.kube.events import HOUR, MOST, Limiter, Notice, Subject, body_of, of_mesh, of_pod, of_records, path_of
+from reconciler.kube.events import (
+    HOUR,
+    MOST,
+    Limiter,
+    Notice,
+    Subject,
+    body_of,
+    of_mesh,
+    of_pod,
+    of_records,
+    path_of,
+    troubles_of,
+)
 from reconciler.kube.herald import AT_ONCE, Herald
 from reconciler.kube.patience import FIRST
 from reconciler.kube.ports import HttpRefusal
@@ -119,24 +131,36 @@ def test_names_and_messages_are_not_longer_than_an_api_server_takes():
 # --- what is worth one
 
 
+def lasts(cause):
+    return True
+
+
 def test_a_prefix_that_is_not_in_force_is_and_what_cannot_be_told_yet_is_not():
     missing = {
         samples.CIDR: {"code": 132, "what": "not approved", "cure": "approve it"},
         "fd00::/64": {"code": 0, "what": "it cannot be told yet", "cure": "wait"},
     }
-    (notice,) = of_mesh(NODE, {"mode": "tailscale", "member": True, "missing": missing})
+    (notice,) = of_mesh(NODE, {"mode": "tailscale", "member": True, "missing": missing}, lasts)
     assert notice.subject == ABOUT_NODE
     assert notice.message == f"{samples.CIDR} is not in force in the mesh: not approved; approve it"
-    assert list(of_mesh(NODE, {"mode": "none"})) == []
+    assert list(of_mesh(NODE, {"mode": "none"}, lasts)) == []
 
 
 def test_of_a_node_that_is_no_member_the_cause_is_told_and_not_what_follows():
     missing = {samples.CIDR: {"code": 131, "what": "not announced", "cure": "the daemon adds it"}}
     refused = {"code": 126, "what": "the key is refused", "cure": "make a new one"}
     outside = {"mode": "tailscale", "member": False, "missing": missing, "findings": [refused]}
-    (notice,) = of_mesh(NODE, outside)
+    (notice,) = of_mesh(NODE, outside, lasts)
     assert notice.message == "this node is not in force in the mesh: the key is refused; make a new one"
-    assert list(of_mesh(NODE, {**outside, "missing": {}})) == []
+    assert list(of_mesh(NODE, {**outside, "missing": {}}, lasts)) == []
+
+
+def test_of_several_troubles_of_the_mesh_only_those_that_last_are():
+    not_approved = {"code": 132, "what": "not approved", "cure": "approve it"}
+    mesh = {"mode": "tailscale", "member": True, "missing": dict.fromkeys((samples.CIDR, "fd00::/64"), not_approved)}
+    assert troubles_of(mesh).keys() == {f"{samples.CIDR} 132", "fd00::/64 132"}
+    (notice,) = of_mesh(NODE, mesh, lambda cause: cause == "fd00::/64 132")
+    assert notice.message.startswith("fd00::/64 is not in force")
 
 
 def test_a_pod_that_is_stuck_for_long_is():

@@ -135,6 +135,41 @@ def test_a_mesh_that_is_lost_later_leaves_the_node_as_it_is():
     assert Aim.CONDITION not in told(waiting, up())
 
 
+ALONE = f"HeadCNI serves pods of {samples.CIDR}; they reach each other on this node only: the key is refused"
+KEPT_OUT = replace(READY, not_yet="the key is refused", for_a_person=True)
+
+
+def test_what_only_a_person_can_mend_is_not_waited_for_and_the_condition_says_why():
+    raw = samples.node(taints=[samples.NOT_READY_TAINT])
+    changes = wishes(objects.node(raw), replace(KEPT_OUT, mesh="not in force: the key is refused"), NOW)
+    node = after(raw, changes)
+    condition = node.conditions["NetworkUnavailable"]
+    assert (condition.status, condition.reason, condition.message) == ("False", "HeadCNIIsUp", ALONE)
+    assert node.taints == ()
+    assert node.annotations["headcni.io/mesh"] == "not in force: the key is refused"
+
+
+def test_pods_that_cannot_be_served_hold_it_back_all_the_same():
+    assert why_not(seen(), replace(KEPT_OUT, not_ready="the pool is empty")) == "the pool is empty"
+
+
+def test_a_node_that_began_without_the_mesh_says_so_until_the_mesh_is_there():
+    def message(truth, node):
+        return told(truth, node)[Aim.CONDITION].body["status"]["conditions"][0]["message"]
+
+    joining = replace(READY, not_yet="the mesh is not in force: not approved")
+    assert message(joining, up(message=ALONE)) == ALONE.replace(KEPT_OUT.not_yet, joining.not_yet)
+    assert message(READY, up(message=ALONE)) == f"HeadCNI serves pods of {samples.CIDR}"
+
+
+def test_a_node_that_was_up_before_says_that_it_is_alone_and_stays_up():
+    change = told(KEPT_OUT, up())[Aim.CONDITION]
+    condition = change.body["status"]["conditions"][0]
+    assert (condition["status"], condition["message"]) == ("False", ALONE)
+    assert condition["lastTransitionTime"] == "2025-12-24T00:00:00Z"
+    assert not change.turns
+
+
 def test_of_what_is_not_known_yet_nothing_is_said():
     """A daemon that has just begun must not take away by what the approver knows its node."""
     node = seen(annotations={"headcni.io/tailnet-node-key": KEY, "headcni.io/mesh": "in force"})

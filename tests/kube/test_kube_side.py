@@ -13,6 +13,7 @@ from fixtures.kube.fake_api import FakeApi
 from reconciler.kube.codes import Trouble
 from reconciler.kube.finder import Attempt, Reaching
 from reconciler.kube.garbage import GRACE, MARGIN, RuntimeList
+from reconciler.kube.lasting import LONG
 from reconciler.kube.side import SWEEP
 from statemachine.attachment import Pod
 from statemachine.machine import Delete
@@ -101,6 +102,7 @@ def test_a_mesh_that_is_not_in_force_yet_holds_a_new_node_back_and_only_a_new_on
         site.status = waiting
         await connected(site)
         assert site.told[:3] == ("True", "HeadCNIIsNotReady", ["headcni.io/not-ready"])
+        await asyncio.sleep(LONG)
         assert site.events == [("Warning", "HeadCNIMeshNotInForce")]
         site.status = in_force
         await asyncio.sleep(SOON)

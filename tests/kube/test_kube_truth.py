@@ -69,6 +69,35 @@ def test_a_node_outside_of_any_mesh_is_nobody_in_it():
     assert (truth.not_yet, truth.node_key, truth.tailnet_addresses) == ("", "", ())
 
 
+REFUSED = {"code": 126, "what": "the key is refused", "cure": "make a new one"}
+OUTSIDE = {**MESH, "member": False, "state": "NeedsLogin", "findings": [REFUSED, NOT_APPROVED]}
+
+
+@pytest.mark.parametrize("code", [121, 122, 124, 125, 126, 148])
+def test_what_only_a_person_can_mend_is_not_waited_for_once_it_has_lasted(code):
+    status = replace(READY, mesh={**OUTSIDE, "findings": [{**REFUSED, "code": code}]})
+    assert not truth_of(status).for_a_person
+    truth = truth_of(status, lasts=True)
+    assert truth.for_a_person
+    assert truth.not_yet == "the mesh is not in force: the key is refused"
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        MESH,
+        {"mode": "none"},
+        {"mode": "tailscale"},
+        {**OUTSIDE, "findings": []},  # joining
+        {**OUTSIDE, "findings": [NOT_APPROVED, REFUSED]},  # the second may well follow from the first
+        {**OUTSIDE, "member": True},  # a mesh that works, and something beside it
+        *({**OUTSIDE, "findings": [{**REFUSED, "code": code}]} for code in (120, 123, 127, 128, 129, 138)),
+    ],
+)
+def test_what_may_be_over_by_itself_is_waited_for_however_long_it_lasts(mesh):
+    assert not truth_of(replace(READY, mesh=mesh), lasts=True).for_a_person
+
+
 # --- the view
 
 AWAY = Refusal(Trouble.API_UNREACHABLE, "no route", "")
