@@ -63,6 +63,11 @@ class Config:
     kubeconfig: Path | None
     kube_ca_file: Path | None
     kube_token_file: Path | None
+    cni_bin_dir: Path
+    cni_conf_dir: Path
+    cni_conf_file: str
+    cni_template: Path | None
+    cni_set_aside: bool
     metrics_address: str
     metrics_port: int
     metrics_path: str

@@ -20,6 +20,7 @@ _SOFT = {  # defaults that give way to what the node's files say; `reconciler/no
     "service_cidrs": "network.serviceCIDR",
     "node_prefix": "network.podCIDR.perNode",
 }
+_ALWAYS = ("tailscale.socket",)  # also to leave a mesh that there was before
 _SWITCHES = (
     ("mesh.mode", "mesh_mode", "none", ("mesh.", "headscale.", "tailscale.")),
     ("kube.mode", "kube_mode", "off", ("kube.",)),
@@ -82,8 +83,10 @@ def suspicions(values: Mapping[str, Any], origins: Mapping[str, str], environ: M
             )
     if values["mesh_mode"] == "tailscale":
         yield from _mesh_suspicions(values, environ)
+    if values["cni_set_aside"] and values["cni_template"] is None:
+        yield "cni.setAside: no effect, as cni.template names no file"
     for switch, field, off, ones in _SWITCHES:
-        given = [key for key, origin in origins.items() if origin != "default" and key != switch]
+        given = [key for key, origin in origins.items() if origin != "default" and key not in (switch, *_ALWAYS)]
         idle = [key for key in given if key.startswith(ones)]
         if idle and values[field] == off:
             yield f"{', '.join(idle)}: no effect, as {switch} is {off}"

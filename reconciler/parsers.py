@@ -20,6 +20,7 @@ Parse = Callable[[Any], Any]
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_CONFLIST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\.conflist")
 _TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
 
 
@@ -200,6 +201,12 @@ def api_url(raw: Any) -> str | Wrong:
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         return Wrong("is not encrypted, and credentials would be sent in clear", "write https://")
     return str(raw).strip().rstrip("/")
+
+
+def conflist_name(raw: Any) -> str | Wrong:
+    if isinstance(raw, str) and _CONFLIST.fullmatch(raw):
+        return raw
+    return Wrong("is not the name of a .conflist", "write a file name without a directory, like 10-headcni.conflist")
 
 
 def host_name(raw: Any) -> str | Wrong:

@@ -77,7 +77,7 @@ class Reporter:
         while True:
             await self.look_at_host()
             await self.look_at_delegates()
-            await self._lookout.neighbours(self._ranges(), self.config.node_root)
+            await self._lookout.neighbours(self._ranges(), self.config.node_root, str(self.config.cni_conf_dir))
             await asyncio.sleep(PROBLEMS_SECONDS)
 
     async def loop(self) -> None:
@@ -92,6 +92,11 @@ class Reporter:
     def changed(self) -> None:
         """What the status shows is not so any more."""
         self._desk.dirty = True
+
+    @property
+    def ready(self) -> bool:
+        """As it was last said."""
+        return self.latest is not None and self.latest.ready
 
     def latest_status(self) -> dict[str, Any]:
         return asdict(self.latest) if self.latest else {}

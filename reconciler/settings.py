@@ -23,6 +23,7 @@ from reconciler.parsers import (
     between,
     boolean,
     choice,
+    conflist_name,
     control_url,
     file_path,
     host_name,
@@ -236,6 +237,33 @@ SETTINGS = (
         "File with a token for the API server, read at each call. Without it, the credentials of the kubeconfig, or "
         "of the pod's service account.",
         env="HEADCNI_KUBE_TOKEN_FILE",
+    ),
+    Setting(
+        "cni.binDir", "cni_bin_dir", path, "/opt/cni/bin",
+        "Where the container runtime looks for plugins: `headcni install` writes them there.",
+        flag="--bin-dir", env="HEADCNI_CNI_BIN_DIR",
+    ),
+    Setting(
+        "cni.confDir", "cni_conf_dir", path, "/etc/cni/net.d",
+        "Where the container runtime looks for network configurations.",
+        flag="--conf-dir", env="HEADCNI_CNI_CONF_DIR",
+    ),
+    Setting(
+        "cni.confFile", "cni_conf_file", conflist_name, "10-headcni.conflist",
+        "Name of HeadCNI's network configuration there. A runtime takes the first one by name.",
+        env="HEADCNI_CNI_CONF_FILE",
+    ),
+    Setting(
+        "cni.template", "cni_template", optional_file, "",
+        "File that becomes HeadCNI's network configuration as soon as the daemon is ready for the first time, and is "
+        "followed from then on. Without it the daemon writes none, and leaves the one that is there alone.",
+        flag="--conf-template", env="HEADCNI_CNI_TEMPLATE",
+    ),
+    Setting(
+        "cni.setAside", "cni_set_aside", boolean, False,
+        "Rename network configurations of other plugins that would win over HeadCNI's to NAME.before-headcni, until "
+        "it is uninstalled. Without it that is only reported.",
+        flag="--set-aside", env="HEADCNI_CNI_SET_ASIDE",
     ),
     Setting(
         "metrics.address", "metrics_address", local_address, "127.0.0.1",

@@ -2,6 +2,9 @@
 
 So another plugin's file decides where pods get their network, if it sorts before ours, and waits to do so if it comes
 after: it wins on the day ours is away. A file that is broken hides those behind it, with some runtimes all.
+
+Where the runtime looks is told by `cni.confDir`. Its default may be a guess, so then the directories of distributions
+that have their own are looked at as well; one that was named is the only one.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ import orjson
 from cni.spec import Refusal
 from reconciler.kube.codes import Trouble
 from reconciler.node import files
+from reconciler.settings import BY_KEY
 
 DIRECTORIES = (
-    "/etc/cni/net.d",
+    BY_KEY["cni.confDir"].default,
     "/var/lib/rancher/k3s/agent/etc/cni/net.d",
     "/var/snap/microk8s/current/args/cni-network",
 )
-_ENDINGS = (".conf", ".conflist", ".json")
+ENDINGS = (".conf", ".conflist", ".json")
 _OURS = ("headcni", "headcni-ipam")
 _ON_PURPOSE = ("multus", "multus-shim")  # it asks the others
 
@@ -39,30 +43,36 @@ class Conf:
         return any(each in _OURS for each in self.types)
 
 
-def look(root: Path = Path("/")) -> dict[str, tuple[Conf, ...]]:
+def look(root: Path = Path("/"), conf_dir: str = DIRECTORIES[0]) -> dict[str, tuple[Conf, ...]]:
     """By directory, those that exist and hold anything; in the runtime's order."""
     found = {}
-    for directory in DIRECTORIES:
-        names = [name for name in files.names_in(root, directory) if name.endswith(_ENDINGS)]
+    for directory in DIRECTORIES if conf_dir == DIRECTORIES[0] else (conf_dir,):
+        names = [name for name in files.names_in(root, directory) if name.endswith(ENDINGS)]
         paths = [f"{directory}/{name}" for name in names]
-        confs = [_conf(path, content) for path, content in files.read_all(root, paths).items() if content is not None]
+        confs = [read(path, content) for path, content in files.read_all(root, paths).items() if content is not None]
         if confs:
             found[directory] = tuple(confs)
     return found
 
 
-def _conf(path: str, content: bytes | Refusal) -> Conf:
+def read(path: str, content: bytes | Refusal) -> Conf:
+    """Pure. `content`: as `reconciler.node.files` has it."""
     if isinstance(content, Refusal):
         return Conf(path, broken=content.msg)
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         return Conf(path, broken=f"{path} is not JSON: {error}")
-    plugins = body.get("plugins", [body]) if isinstance(body, dict) else []
-    types = [each for plugin in plugins for each in _types(plugin)] if isinstance(plugins, list) else []
+    types = [each for plugin in plugins(body) for each in _types(plugin)]
     if not types:
         return Conf(path, broken=f"{path} names no plugin")
     return Conf(path, str(body.get("name", "")), tuple(types))
+
+
+def plugins(body: Any) -> list[Any]:
+    """Of a list of plugins, or of a single one."""
+    found = body.get("plugins", [body]) if isinstance(body, dict) else []
+    return found if isinstance(found, list) else []
 
 
 def _types(plugin: Any) -> list[str]:

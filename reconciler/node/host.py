@@ -23,14 +23,14 @@ from reconciler.node.fence import Fence
 from reconciler.node.gateways import Gateways
 from reconciler.node.guard import Guard
 from reconciler.node.routes import StaticRoutes
-from reconciler.node.sysctl import Sysctls
+from reconciler.node.sysctl import PROC_SYS, Sysctls
 from reconciler.node.table import Nft, Table, run_nft
 from reconciler.node.wish import HostWish, Problem
 
 
 class Host:
     def __init__(
-        self, state_dir: Path, *, proc_sys: Path = Path("/proc/sys"), table: str = "headcni", nft: Nft = run_nft
+        self, state_dir: Path, *, proc_sys: Path = PROC_SYS, table: str = "headcni", nft: Nft = run_nft
     ) -> None:
         self._fence = Fence()
         self._guard = Guard()

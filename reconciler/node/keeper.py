@@ -64,6 +64,10 @@ class Keeper:
         """A configuration that was read again, with what was chosen before."""
         return applied(config, self._choice) if self._choice else config
 
+    @property
+    def guesses(self) -> bool:
+        return self._choice is not None and self._choice.guess
+
     def follow(self, pools_in_use: Callable[[], Mapping[Network, int]]) -> bool:
         """Of a change: is it over? True: there is news for the status. Counts pods only while there is a change."""
         remembered, before = self._remembered, self._change

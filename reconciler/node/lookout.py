@@ -46,11 +46,11 @@ class Lookout:
         self._say("overlap", [each.refusal for each in found])
         return tuple([Problem(each.refusal.msg, each.refusal.details) for each in found if each.fatal])
 
-    async def neighbours(self, ranges: Ranges, root: Path) -> None:
+    async def neighbours(self, ranges: Ranges, root: Path, conf_dir: str) -> None:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + NEIGHBOURS_SECONDS
             try:
-                found = await self._threads.run(lambda: hindrances(ranges, root), PATIENCE_SECONDS)
+                found = await self._threads.run(lambda: hindrances(ranges, root, conf_dir), PATIENCE_SECONDS)
             except TimeoutError:
                 found = [HANGS]
             self._say("neighbour", found)
@@ -66,10 +66,10 @@ class Lookout:
             self._changed()
 
 
-def hindrances(ranges: Ranges, root: Path) -> list[Refusal]:
+def hindrances(ranges: Ranges, root: Path, conf_dir: str) -> list[Refusal]:
     from reconciler.node import neighbours  # late: not while the daemon starts
 
-    seen = neighbours.look(root)
+    seen = neighbours.look(root, conf_dir)
     device = mesh_device() if ranges.mesh else ""
     return [each.refusal for each in neighbours.hindrances(seen, ranges.pods, ranges.cluster, device)]
 

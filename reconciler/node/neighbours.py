@@ -35,13 +35,13 @@ class Hindrance:
     grave: bool  # pods suffer; else they may
 
 
-def look(root: Path = Path("/")) -> Neighbours:
-    """`root`: where the host's files are, for whoever looks out of a container."""
+def look(root: Path = Path("/"), conf_dir: str = confdir.DIRECTORIES[0]) -> Neighbours:
+    """`root`: where the host's files are, for whoever looks out of a container. `conf_dir`: as the host has it."""
     chains = ruleset.chains()
     found = list(firewall.walls(chains.found, ruleset.rules))
     return Neighbours(
         kubeproxy.judge(chains, kubeproxy.traces(root)),
-        confdir.look(root),
+        confdir.look(root, conf_dir),
         tuple([each for each in found if isinstance(each, Wall)]),
         (*chains.blind, *[each for each in found if isinstance(each, str)]),
         any((root / each).is_dir() for each in _KUBELET),

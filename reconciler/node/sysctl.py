@@ -11,6 +11,9 @@ be. The original is recorded once: a second run keeps it, and a kill between rec
 record of another boot or another network namespace speaks of values that no longer exist and is void. `restore`
 puts back only what still is as we left it.
 
+In a container /proc/sys is read-only. There the host's /proc/sys/net is mounted below its root (`tree`); it shows the
+network namespace of the thread that looks, so it is the same tree.
+
 `rp_filter` is not touched, for strict mode holds with our wiring: the route to a pod leads out of the very veth
 its packets come in by, and the route to another node's pods leads to where their packets come from.
 """
@@ -28,6 +31,7 @@ import orjson
 from reconciler.node.wish import LINK_PREFIX, Problem
 
 FORMAT = "headcni/host/1"
+PROC_SYS = Path("/proc/sys")
 FORWARD4 = "net/ipv4/ip_forward"
 FORWARD6 = "net/ipv6/conf/all/forwarding"
 _REDIRECTS = "net/ipv4/conf/all/accept_redirects"
@@ -79,6 +83,17 @@ def _listens_to_routers(key: str) -> bool:
 
 def dotted(key: str) -> str:
     return key.replace(".", "%").replace("/", ".").replace("%", "/")  # sysctl(8) swaps them: eth0.5 becomes eth0/5
+
+
+def tree(host_root: Path) -> Path:
+    """The one that may be written."""
+    mounted = host_root / "proc" / "sys"
+    return mounted if (mounted / "net").is_dir() else PROC_SYS
+
+
+def _boot_id(proc_sys: Path) -> str:
+    own = proc_sys / "kernel/random/boot_id"
+    return (own if own.exists() else PROC_SYS / "kernel/random/boot_id").read_text().strip()
 
 
 class Sysctls:
@@ -168,8 +183,8 @@ class Sysctls:
 
     def _here(self) -> dict[str, str]:
         namespace = os.stat("/proc/thread-self/ns/net")
-        boot = (self._proc_sys / "kernel/random/boot_id").read_text().strip()
-        return {"format": FORMAT, "boot_id": boot, "netns": f"{namespace.st_dev}:{namespace.st_ino}"}
+        netns = f"{namespace.st_dev}:{namespace.st_ino}"
+        return {"format": FORMAT, "boot_id": _boot_id(self._proc_sys), "netns": netns}
 
     def _recorded(self) -> dict[str, Touched] | NewerFormat:
         try:

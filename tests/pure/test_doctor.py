@@ -46,7 +46,7 @@ def kernel(monkeypatch):
     seen = SimpleNamespace(around=overlap.Around(), neighbours=NOBODY, plumbing=[])
     monkeypatch.setattr(overlaps.overlap, "read", lambda mesh: seen.around)
     monkeypatch.setattr(overlaps.dump, "link_name", lambda index: "docker0")
-    monkeypatch.setattr(neighbours.neighbours, "look", lambda root: seen.neighbours)
+    monkeypatch.setattr(neighbours.neighbours, "look", lambda root, conf_dir: seen.neighbours)
     monkeypatch.setattr(neighbours, "mesh_device", lambda: "tailscale0")
     monkeypatch.setattr(neighbours, "MeshLink", lambda: SimpleNamespace(way_to=lambda to: SimpleNamespace(refused="")))
     monkeypatch.setattr(plumbing, "_kernel", lambda patient: plumbing._problems(seen.plumbing, Trouble.FENCE))

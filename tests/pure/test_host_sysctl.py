@@ -4,6 +4,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from reconciler.node import sysctl
 from reconciler.node.sysctl import FORWARD4, FORWARD6, Sysctls, dotted, plan
 from reconciler.node.wish import Problem
 
@@ -171,3 +172,19 @@ def test_a_kernel_without_ipv6_is_a_problem_in_words(tree):
 
 def test_names_are_written_as_sysctl_writes_them():
     assert dotted("net/ipv6/conf/eth0.5/accept_ra") == "net.ipv6.conf.eth0/5.accept_ra"
+
+
+def test_in_a_container_the_tree_is_the_one_that_was_mounted(tree, tmp_path):
+    assert sysctl.tree(tmp_path) == Path("/proc/sys")
+    (tmp_path / "proc").mkdir()
+    tree.root.rename(tmp_path / "proc" / "sys")
+    assert sysctl.tree(tmp_path) == tmp_path / "proc" / "sys"
+
+
+def test_without_a_boot_id_of_its_own_it_is_the_machines(tree):
+    (tree.root / "kernel/random/boot_id").unlink()
+    tree.sysctls().prepare(ipv6=False)
+    document = orjson.loads((tree.state / "host.json").read_bytes())
+    assert document["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    tree.sysctls().restore()
+    assert tree[FORWARD4] == "0"

@@ -32,7 +32,7 @@ class World:
         self.once = Once(logging.getLogger("test"))
         self.lookout = Lookout(self.once, self._changed)
 
-    def _look(self, ranges, root):
+    def _look(self, ranges, root, conf_dir):
         self.looks += 1
         return self.hindrances
 
@@ -44,7 +44,7 @@ class World:
 
     def look_at_neighbours(self, after):
         self.clock += after
-        asyncio.run(self.lookout.neighbours(RANGES, Path("/")))
+        asyncio.run(self.lookout.neighbours(RANGES, Path("/"), "/etc/cni/net.d"))
 
 
 @pytest.fixture

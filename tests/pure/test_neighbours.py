@@ -310,8 +310,10 @@ def net_d(tmp_path):
     return put
 
 
-def rivals(root):
-    return [each for directory, confs in confdir.look(root).items() for each in confdir.judge(directory, confs)]
+def rivals(root, *conf_dir):
+    return [
+        each for directory, confs in confdir.look(root, *conf_dir).items() for each in confdir.judge(directory, confs)
+    ]
 
 
 def test_ours_alone_is_as_it_should_be(net_d):
@@ -383,6 +385,17 @@ def test_k3s_keeps_them_elsewhere(tmp_path):
     (directory / "10-flannel.conflist").write_bytes(orjson.dumps({"name": "cbr0", "plugins": [{"type": "flannel"}]}))
     (rival,) = rivals(tmp_path)
     assert rival.refusal.msg.startswith("/var/lib/rancher/k3s/agent/etc/cni/net.d/10-flannel.conflist is the network")
+
+
+def test_a_directory_that_was_named_is_the_only_one(net_d, tmp_path):
+    net_d(**{"10-calico__conflist": CALICO})
+    named = tmp_path / "srv/net.d"
+    named.mkdir(parents=True)
+    assert rivals(tmp_path, "/srv/net.d") == []
+    (named / "05-calico.conflist").write_bytes(orjson.dumps(CALICO))
+    (named / "10-headcni.conflist").write_bytes(orjson.dumps(OURS))
+    (rival,) = rivals(tmp_path, "/srv/net.d")
+    assert rival.refusal.msg.startswith("/srv/net.d/05-calico.conflist is the network")
 
 
 def test_no_directory_is_no_rival(tmp_path):

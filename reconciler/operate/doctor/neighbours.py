@@ -17,7 +17,8 @@ RULES = (Mode.IPTABLES, Mode.NFTABLES)  # modes in which Services have no addres
 
 
 def examine(patient: Patient) -> Examined:
-    seen, ranges = neighbours.look(patient.config.node_root), patient.ranges()
+    config, ranges = patient.config, patient.ranges()
+    seen = neighbours.look(config.node_root, str(config.cni_conf_dir))
     device = mesh_device() if ranges.mesh else ""
     found = neighbours.hindrances(seen, ranges.pods, ranges.cluster, device)
     complaints = [of(each.refusal, each.grave, _evidence(each.refusal.code, seen)) for each in found]

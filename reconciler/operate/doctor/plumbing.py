@@ -10,7 +10,7 @@ from reconciler.mesh.codes import Trouble
 from reconciler.node import ruleset
 from reconciler.node.fence import Fence
 from reconciler.node.guard import Guard
-from reconciler.node.sysctl import Sysctls
+from reconciler.node.sysctl import Sysctls, tree
 from reconciler.node.wish import Problem
 from reconciler.operate.doctor.complaint import Complaint, Examined, Level
 from reconciler.operate.doctor.patient import Patient
@@ -43,7 +43,7 @@ def _plugin(root: Path) -> Iterator[Complaint]:
 def _kernel(patient: Patient) -> Iterator[Complaint]:
     ranges = patient.ranges()
     six = any(cidr.version == 6 for cidr in ranges.pods)
-    yield from _problems(Sysctls(patient.root, Path("/proc/sys")).problems(six), 0)
+    yield from _problems(Sysctls(patient.root, tree(patient.config.node_root)).problems(six), 0)
     if patient.config.masquerade and ranges.pods:
         yield from _masquerade()
     if ranges.mesh:
