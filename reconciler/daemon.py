@@ -40,8 +40,10 @@ from reconciler.mailbox import Mailbox
 from reconciler.mesh.static import StaticRoutesAdvertiser
 from reconciler.node.host import Host
 from reconciler.node.keeper import Keeper
+from reconciler.node.sysctl import tree
 from reconciler.node.wish import HostWish
 from reconciler.operate.log import Once
+from reconciler.operate.notify import Notifier
 from reconciler.ports import Advertiser, NoIsolation, SystemClock
 from reconciler.recovery import Recovery
 from reconciler.reporter import Reporter
@@ -109,10 +111,11 @@ class Daemon:
         self._pod_cidr = Keeper(store, self._once)
         config = self._config = self._pod_cidr.settle(config, os.environ)
         self._reload = reload
+        self._manager = Notifier(os.environ, self._once)
         self._store = store
         self._mailbox = Mailbox(store)
         self._observer = observe.Observer()
-        self._host = Host(config.state_dir)
+        self._host = Host(config.state_dir, proc_sys=tree(config.node_root))
         self._wiring = KernelWiring(instance_group(str(config.state_dir)))
         self._boot_id = _boot_id()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="netlink")
@@ -182,6 +185,8 @@ class Daemon:
                 ("report", self._reporter.loop),
                 ("look", self._reporter.look),
                 ("pod cidr", self._follow_pod_cidr),
+                *([("conflist", self._keep_conflist)] if self._config.cni_template else ()),
+                *([("notify", self._notify)] if self._manager.wanted else ()),
                 *self._mesh_tasks(),
                 *([("kube", self._attend_kubernetes)] if self._config.kube_mode == "auto" else ()),
             )
@@ -189,6 +194,7 @@ class Daemon:
         await asyncio.to_thread(self._open_endpoint)
         await stop.wait()
         log.info("stopping: no new intents, what is in progress is finished")
+        self._manager.stopping()
         for task in self._background:
             task.cancel()
         await self._engine.stop(STOP_SECONDS)
@@ -207,6 +213,19 @@ class Daemon:
         from reconciler.mesh.leave import leave_for_good
 
         await leave_for_good(self._store, self._config.tailscale_socket, self._once.warn)
+
+    async def _keep_conflist(self) -> None:
+        from reconciler.install.keeper import ConflistKeeper  # only where there is a template
+
+        once, reporter = self._once, self._reporter
+        keeper = ConflistKeeper(
+            *(lambda: self._config, self._store, lambda: reporter.ready, once, reporter.changed),
+            lambda: self._config.kube_mode == "auto" and self._pod_cidr.guesses,
+        )
+        await keeper.run()
+
+    async def _notify(self) -> None:
+        await self._manager.run(lambda: self._reporter.latest)
 
     async def _attend_kubernetes(self) -> None:
         if self._kube is None:
@@ -371,10 +390,12 @@ class Daemon:
 
     def _on_reload(self) -> None:
         """SIGHUP. A configuration that is wrong changes nothing; what needs a restart says so."""
+        self._manager.reloading()
         fresh = self._reload()
         if isinstance(fresh, list):
             for problem in fresh:
                 log.error("configuration not reloaded: %s", problem)
+            self._manager.reloaded()
             return
         fresh = self._pod_cidr.applied(fresh)
         found = changes(self._config, fresh)
@@ -386,7 +407,10 @@ class Daemon:
 
     async def _apply(self, found: list[Change]) -> None:
         """Said when it is so, not before."""
-        await self._prepare_host()
+        try:
+            await self._prepare_host()
+        finally:
+            self._manager.reloaded()
         for change in found:
             _log_change(change)
         if not found:
