@@ -88,8 +88,18 @@ def build_parser() -> ArgumentParser:
     _settings_flags(daemon)
     _mesh_verbs(verb("mesh", _reading("mesh_status", "status"), "is the mesh in force on this node, and if not, why"))
     _approver_flags(verb("approver", _plain("approver", "approver"), "approve the pod CIDRs of a list of nodes"))
+    _migrate_verbs(verb("migrate", _plain("migrate", "check"), "from Flannel to HeadCNI: what it would change"))
+    meaning = "put the plugin's binaries where the container runtime looks; may be repeated"
+    install = verb("install", _plain("install", "install"), meaning)
+    install.add_argument("--config", metavar="FILE", help="YAML; default: $HEADCNI_CONFIG, or none")
+    where = f"where the runtime looks for plugins; default: cni.binDir, or {BY_KEY['cni.binDir'].default}"
+    install.add_argument("--bin-dir", metavar="DIR", dest="cni_bin_dir", help=where)
+    install.add_argument("--plugin", metavar="FILE", required=True, help="becomes headcni and headcni-ipam")
+    install.add_argument("--loopback", metavar="FILE", help="becomes loopback, where there is none")
     uninstall = verb("uninstall", _uninstall, "put the node back as it was before; the daemon must be stopped")
     uninstall.add_argument("--purge", action="store_true", help="cut off the pods that are left, forget the history")
+    stay = "leave the plugin, for pods that the runtime has still to delete; a later run removes it"
+    uninstall.add_argument("--keep-binaries", action="store_true", help=stay)
     uninstall.add_argument("--tailscale-socket", metavar="PATH", help="of tailscaled; default: where the daemon had it")
     return parser
 
@@ -134,6 +144,16 @@ def _mesh_verbs(mesh: ArgumentParser) -> None:
         _reading("mesh_repair", "repair"),
         "have the daemon look and mend at once; waits, then shows the status",
     )
+
+
+def _migrate_verbs(migrate: ArgumentParser) -> None:
+    meaning = "what would change, node by node, and in which order; exit code 1: something must be settled first"
+    check = migrate.add_subparsers(metavar="VERB", required=True).add_parser("check", help=meaning, description=meaning)
+    _common(check, FORMATS, SUPPRESS, SUPPRESS)
+    check.set_defaults(run=_plain("migrate", "check"))
+    check.add_argument("--subnet-env", metavar="FILE", help="Flannel's; default: /run/flannel/subnet.env")
+    check.add_argument("--net-conf", metavar="FILE", help="Flannel's; default: as on this node, or in its ConfigMap")
+    _settings_flags(check)
 
 
 def _approver_flags(parser: ArgumentParser) -> None:

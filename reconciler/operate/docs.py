@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cni.spec import REMEDIES
+from reconciler.install.codes import REMEDIES as INSTALL_REMEDIES
 from reconciler.kube.codes import REMEDIES as KUBE_REMEDIES
 from reconciler.mesh.codes import REMEDIES as MESH_REMEDIES
 from reconciler.mesh.secrets import SECRETS
@@ -79,6 +80,12 @@ def _errors() -> str:
         "the daemon's log.",
         "",
         *_table(titles, [(str(int(trouble)), *told) for trouble, told in KUBE_REMEDIES.items()]),
+        "",
+        "## What is put on the host",
+        "Of the binaries `headcni install` tells and refuses, of the network configuration `headcni status` and the",
+        "daemon's log; nothing of it fails a call.",
+        "",
+        *_table(titles, [(str(int(trouble)), *told) for trouble, told in INSTALL_REMEDIES.items()]),
     )
 
 
