@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=box.__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--plugin-form", choices=headcni.FORMS, default="launcher", help=", ".join(headcni.FORMS))
     parser.add_argument("--rounds", type=int, metavar="N", help="instead of each part's own number")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser.parse_args(arguments)
@@ -46,9 +47,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _inside(work: Path, options: argparse.Namespace) -> int:
     box.furnish()
-    headcni.build_plugin(work)
+    headcni.build_plugin(work, options.plugin_form)
     plugins = Path(os.environ[PLUGINS])
-    print(f"ours beside {plugins}; ratios first, times are of this machine under today's load")
+    print(f"ours ({options.plugin_form}) beside {plugins}; ratios first, times are of this machine under today's load")
     reports = []
     for part in options.only:
         run, rounds = PARTS[part]

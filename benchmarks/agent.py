@@ -39,10 +39,14 @@ def memory(pid: int) -> Memory:
     return Memory(size["Rss:"], size["Pss:"], size["Private_Clean:"] + size["Private_Dirty:"])
 
 
+def own_seconds(pid: int) -> float:
+    """Without its children."""
+    return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)  # what clock_getcpuclockid(3) would answer
+
+
 def processor_seconds(pid: int) -> float:
-    own = time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)  # what clock_getcpuclockid(3) would answer
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return own + sum(map(int, fields[13:15])) / _TICKS
+    return own_seconds(pid) + sum(map(int, fields[13:15])) / _TICKS
 
 
 def busy_seconds() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.agent import own_seconds
 from benchmarks.box import Node
 from benchmarks.contender import Contender, contender
 from deploy import plugin_file
+from deploy.launcher import build as launcher
+from deploy.launcher.build import NotInstalled
+from deploy.memory_image import build as memory_image
+from deploy.memory_image import libpython
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POD_CIDR = "10.244.0.0/16"
@@ -41,24 +47,48 @@ class Daemon:
 
         def all_advertised() -> bool:
             records = (self.state / "attachments").iterdir()
-            return all(b'"state": "advertised"' in record.read_bytes() for record in records)
+            try:
+                return all(b'"state": "advertised"' in record.read_bytes() for record in records)
+            except FileNotFoundError:  # one went after it was listed
+                return False
 
         _until(all_advertised, f"attachments in {self.state} are not advertised")
 
     def processor_seconds(self) -> float:
-        """From the scheduler's own count: the one in clock ticks is too coarse for a process that hardly runs."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        """Of all its threads, also of those that have ended. By the kernel's exact clock: the count in clock ticks is
+        too coarse for a process that hardly runs."""
+        return own_seconds(self.process.pid)
 
     def ready(self) -> None:
         _until((self.state / "status.json").exists, f"no status.json in {self.state}")
 
 
-def build_plugin(work: Path) -> Path:
-    binary = work / "bin" / "headcni"
-    binary.parent.mkdir(exist_ok=True)
+def build_plugin(work: Path, form: str) -> None:
+    """Every form that can be made here into a directory of its own; the one asked for into the place of ours, too."""
+    for each, make in FORMS.items():
+        (work / "forms" / each).mkdir(parents=True)
+        try:
+            make(work / "forms" / each / "headcni")
+        except NotInstalled as why:
+            print(f"without the form {each}: {why}", file=sys.stderr)
+            (work / "forms" / each).rmdir()
+    (work / "bin").mkdir()
+    shutil.copy(work / "forms" / form / "headcni", work / "bin")
+
+
+def _plain(binary: Path) -> None:
     plugin_file.install(plugin_file.build(plugin_file.choose(), plugin_file.PLUGIN.read_bytes()), binary)
-    return binary
+
+
+def _launcher(binary: Path) -> None:
+    launcher.make(launcher.find(), binary)
+
+
+def _image(binary: Path) -> None:
+    memory_image.make(libpython.find(), binary)
+
+
+FORMS = {"plain": _plain, "launcher": _launcher, "image": _image}
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def site(node: Node, work: Path, flags: str = "--mesh none") -> Iterator[Site]:
 def meshed_site(work: Path, peers: int) -> Iterator[Site]:
     """tailscaled is a stand-in, too; the peers' daemons are in its process."""
     node, others = make_node(f"mesh{MESH_NUMBER}"), make_node(f"others{MESH_NUMBER}")
-    mesh._furnish(MESH_NUMBER, peers, node, others)
+    mesh.furnish(MESH_NUMBER, peers, node, others)
     others.enter()
     for cidr, way in zip(CIDRS, mesh.OTHER_END, strict=True):
         subprocess.run(["ip", "route", "add", str(cidr), "via", way, "dev", "here", "onlink"], check=True)

@@ -95,7 +95,7 @@ def _report(costs: dict[World, Cost], rounds: int) -> Report:
 def _daemon(work: Path, number: int, world: World) -> Iterator[headcni.Daemon]:
     """And what is around it."""
     node, others = make_node(f"mesh{number}"), make_node(f"others{number}")
-    _furnish(number, world.peers, node, others)
+    furnish(number, world.peers, node, others)
     socket = work / f"mesh{number}.sock"
     options = f"--socket {socket} --peers {world.peers} --churn {world.churn}"
     version = ("--version", world.version) if world.version else ()
@@ -114,7 +114,7 @@ def _daemon(work: Path, number: int, world: World) -> Iterator[headcni.Daemon]:
         tailscaled.wait()
 
 
-def _furnish(number: int, peers: int, node: Node, others: Node) -> None:
+def furnish(number: int, peers: int, node: Node, others: Node) -> None:
     """An interface like tailscaled's, with its table; behind it one namespace that has all addresses of the others.
 
     They are reached over one neighbour, because the kernel keeps no more than a thousand.

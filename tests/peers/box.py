@@ -2,7 +2,8 @@
 
 Network, mounts, processes, control groups, host name: all are its own, and all end with its first process, which
 ends when the test's end of a pipe closes. So nothing is left behind however a test ends, and nobody hunts
-for processes.
+for processes. What is left of a test run that was itself killed is found by its control groups, as for a cluster
+(`fixtures/cluster/groups.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-NAME = "headcni-peers"
+from fixtures.cluster import groups
+from fixtures.cluster.groups import Groups
+
+NAME, PLACE = "headcni-peers", "box"
 NODE_IP = "192.168.66.1"
 JOIN = """
 if [ -d /sys/fs/cgroup/init ]; then echo $$ > /sys/fs/cgroup/init/cgroup.procs
@@ -28,7 +31,7 @@ class Box:
     def __init__(self) -> None:
         _sweep()
         self.work = Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-"))
-        self._cgroups: list[Path] = []
+        self._groups = Groups(self.work, os.getpid())
         self._programs: list[subprocess.Popen[bytes]] = []
         self._first: subprocess.Popen[bytes] | None = None
 
@@ -44,16 +47,19 @@ class Box:
         self.close()
 
     def _start(self) -> None:
-        self._cgroups = _make_cgroups(self.work)
-        enter = 'for group in "$@"; do echo $$ > "$group/cgroup.procs"; done; exec '
+        self._groups.make(PLACE)
+        if groups.is_version_2():
+            (self.work / "cgroup2").touch()
+        enter = 'for entrance in "$@"; do echo $$ > "$entrance"; done; exec '
         unshare = "unshare --net --mount --pid --uts --ipc --cgroup --fork --kill-child=SIGKILL --propagation private"
         script = f"{enter} {unshare} sh {Path(__file__).with_suffix('.sh')} {self.work}"
-        command = ["sh", "-c", script, "sh", *map(str, self._cgroups)]
+        command = ["sh", "-c", script, "sh", *map(str, self._groups.entrances(PLACE))]
         with self.log("box").open("wb") as log:
             self._first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         assert self._first.stdout
         if self._first.stdout.readline() != b"ready\n":
             raise RuntimeError(f"a box could not be made here: {self.log('box').read_text()}")
+        self._groups.settle(PLACE)
 
     def close(self) -> None:
         if self._first:
@@ -64,7 +70,7 @@ class Box:
                 pipe.close()
         for program in self._programs:
             program.wait()
-        _remove_cgroups(self._cgroups)
+        self._groups.end()
         shutil.rmtree(self.work)
 
     def inside(self, path: str) -> Path:
@@ -135,49 +141,9 @@ def eventually(
         time.sleep(0.05)
 
 
-def _make_cgroups(work: Path) -> list[Path]:
-    if (CGROUPS / "cgroup.controllers").exists():
-        (work / "cgroup2").touch()
-        hierarchies = [CGROUPS]
-    else:
-        hierarchies = [path for path in CGROUPS.iterdir() if (path / "cgroup.clone_children").exists()]
-    groups = [hierarchy / work.name for hierarchy in hierarchies]
-    for group in groups:
-        group.mkdir()
-        for setting in ("cpuset.cpus", "cpuset.mems"):
-            if (group / "cgroup.clone_children").exists() and (group / setting).exists():
-                (group / setting).write_text((group.parent / setting).read_text())
-                (group / "cgroup.clone_children").write_text("1")
-    return groups
-
-
-def _remove_cgroups(groups: list[Path]) -> None:
-    """Those of dead processes, from the leaves up; the kernel takes a moment to bury the processes."""
-    for group in groups:
-        for folder, _, _ in os.walk(group, topdown=False):
-            eventually(lambda path=Path(folder): _rmdir(path), f"{folder} to be empty")
-
-
 def _sweep() -> None:
     """What a test run left behind that was itself killed."""
-    for path in (
-        *Path(tempfile.gettempdir()).glob(f"{NAME}-*"),
-        *CGROUPS.glob(f"{NAME}-*"),
-        *CGROUPS.glob(f"*/{NAME}-*"),
-    ):
-        if Path("/proc", path.name.removeprefix(f"{NAME}-").partition("-")[0]).exists():
-            continue
-        if CGROUPS in path.parents:
-            _remove_cgroups([path])
-        else:
-            shutil.rmtree(path)
-
-
-def _rmdir(path: Path) -> bool:
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    groups.end_ownerless()
+    for path in Path(tempfile.gettempdir()).glob(f"{NAME}-*"):
+        if not Path("/proc", path.name.removeprefix(f"{NAME}-").partition("-")[0]).exists():
+            shutil.rmtree(path, ignore_errors=True)  # another run may sweep, too

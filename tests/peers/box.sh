@@ -11,9 +11,6 @@ mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /sys/fs/cgroup
 if [ -e "$work/cgroup2" ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    mkdir /sys/fs/cgroup/init
-    echo $$ > /sys/fs/cgroup/init/cgroup.procs  # controllers may be handed on only by a group without processes
-    sed 's/\([a-z_]\+\)/+\1/g' /sys/fs/cgroup/cgroup.controllers > /sys/fs/cgroup/cgroup.subtree_control
 else
     while IFS=: read -r _ hierarchy _; do
         case $hierarchy in
@@ -26,6 +23,10 @@ else
     done < /proc/self/cgroup
 fi
 
+inherited=$(while read -r _ _ _ _ point _; do echo "$point"; done < /proc/self/mountinfo)
+for point in $inherited; do  # a namespace that the machine names in /run/netns would live as long as we do
+    case $point in /run/*) umount --lazy "$point" 2> /dev/null || true ;; esac  # gone with one above it
+done
 mount -t tmpfs tmpfs /run
 for folder in etc opt var; do
     mkdir -p "/run/overlay/$folder/upper" "/run/overlay/$folder/work"
@@ -55,8 +56,8 @@ ip link add node0 type bridge
 ip address add 192.168.66.1/24 dev node0
 ip link set node0 up
 ip route add default via 192.168.66.2
-echo ready
 
 exec 3<&0
 cat <&3 > /dev/null &
+echo ready  # from here on nothing is started here: box.py moves what there is to another control group
 wait $!  # and bury whoever dies meanwhile

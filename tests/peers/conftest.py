@@ -12,6 +12,7 @@ import pytest
 from box import Box
 from headcni import REPOSITORY, HeadCni
 
+from fixtures.cluster import groups
 from fixtures.peers import MissingPeer, find
 from fixtures.peers.catalogue import PEERS
 from fixtures.peers.system import SYSTEM_PACKAGES, MissingTool, need
@@ -41,6 +42,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("installed")
     subprocess.run(["make", "--silent", "install", f"DESTDIR={target}"], cwd=REPOSITORY, check=True)
     return target / "opt/cni/bin"
+
+
+@pytest.fixture
+def version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The root of control groups of version 2, for whatever is made of groups meanwhile."""
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    subprocess.run(("mount", "-t", "cgroup2", "cgroup2", str(root)), check=True)
+    monkeypatch.setattr(groups, "ROOT", root)
+    yield root
+    subprocess.run(("umount", str(root)), check=True)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from fixtures.lab import Host, Lab
 from reconciler.kube.rbac import Role, manifests
 
 RETRY = 16.0  # seconds, of the API server's TCP, doubled at each try: as after minutes of silence
+ACCOUNT = "system:serviceaccount:default:headcni"
 BINDINGS = f"{RBAC}/clusterrolebindings"
 NODES, DEFAULT = "/api/v1/nodes", "/api/v1/namespaces/default"
 MERGE = "application/merge-patch+json"
@@ -102,9 +103,11 @@ class Cluster:
 
     def grant(self) -> None:
         self.server.call("POST", BINDINGS, self._binding)
+        self.server.wait_may(ACCOUNT, "get", "nodes")
 
     def revoke(self) -> None:
         self.server.call("DELETE", f"{BINDINGS}/headcni")
+        self.server.wait_may(ACCOUNT, "get", "nodes", wanted=False)
 
     def add_node(self, name: str) -> None:
         self.server.call("POST", NODES, {"metadata": {"name": name}, "spec": {"taints": [TAINT]}})

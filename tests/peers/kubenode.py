@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import image
 from box import NODE_IP, Box, eventually
 
+from fixtures.cluster import image
 from fixtures.peers import find
 
 SOCKET = "/run/containerd/containerd.sock"
@@ -108,8 +108,15 @@ class KubeNode:
         }
 
     def await_running(self, *names: str, timeout: float = 60) -> dict[str, str]:
-        eventually(lambda: set(names) <= set(self.running()), f"{names} to run", timeout, self.tail)
-        return self.running()
+        found: dict[str, str] = {}
+
+        def run() -> bool:
+            nonlocal found
+            found = self.running()
+            return set(names) <= set(found)
+
+        eventually(run, f"{names} to run", timeout, self.tail)
+        return found
 
     def ping(self, name: str, address: str) -> bool:
         pod = (self.pods() or {})[name]
@@ -122,6 +129,11 @@ class KubeNode:
 
     def restarts(self, name: str) -> int:
         return sum(c["restartCount"] for c in _containers((self.pods() or {})[name]))
+
+    def waits_for_network(self, name: str) -> bool:
+        """So the kubelet says: then it does not call the runtime."""
+        lines = self.box.log("kubelet").read_text(errors="replace").splitlines()
+        return any("network is not ready" in line and f'pod="default/{name}-box"' in line for line in lines)
 
     def tail(self) -> str:
         """What the kubelet complained of last."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from meshes import ADDS, FOREIGN, median, wrong_pairs
+from meshes import ADDS, FOREIGN, eventually, median, wrong_pairs
 
 from fixtures.mesh import Cluster, Pod
 
@@ -49,9 +49,11 @@ class SharedMesh:
         self._cluster = None
 
     def _prepare(self, cluster: Cluster) -> None:
-        one = cluster.sites[0]
+        one, headscale = cluster.sites[0], cluster.mesh.headscale
+        cluster.wait_whole()  # while it approves by its policy, Headscale loses what is approved by hand
         one.tailscaled.announce(*FOREIGN, *one.tailscaled.announced)
-        cluster.mesh.headscale.approve("node1", *FOREIGN)
+        eventually(lambda: set(FOREIGN) <= headscale.node("node1").announced, "Headscale knows of them", 30)
+        headscale.approve("node1", *FOREIGN)
         cluster.wait_whole()
         self.usual_add = median(one.timed_adds(ADDS))
         self.pods = [site.new_pod(f"{site.at.name}{which}") for site in cluster.sites for which in "ab"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from box import NODE_IP, Box
+from box import NODE_IP, Box, eventually
 from calls import CniTool, address_of, in_pod, netns, new_pods, reaches
 from headcni import BANDWIDTH, PORTMAP, HeadCni, conflist, kernel_state
 
@@ -63,8 +63,10 @@ class TestEachVersion:
         box.start(
             "listener", "ip", "netns", "exec", "one", busybox, "nc", "-ll", "-p", "80", "-e", busybox, "echo", "hello"
         )
-        asked = f"for i in 1 2 3 4 5 6 7 8 9; do {busybox} nc -w 2 {NODE_IP} 8080 </dev/null && break; sleep 0.1; done"
-        assert in_pod(box, "two", "sh", "-c", asked) == "hello\n"
+        listening = lambda: " 0A " in in_pod(box, "one", "cat", "/proc/net/tcp", "/proc/net/tcp6")  # noqa: E731
+        eventually(listening, "the listener")
+        asked = in_pod(box, "two", "sh", "-c", f"{busybox} nc -w 10 {NODE_IP} 8080 < /dev/null")
+        assert asked == "hello\n"
         assert tool.call("check", "one", portMappings=[mapping]).returncode == 0
         assert tool.call("del", "one", portMappings=[mapping]).returncode == 0
         assert "8080" not in box.run("nft", "list", "ruleset").stdout

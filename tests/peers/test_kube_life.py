@@ -22,6 +22,7 @@ READY = replace(STATUS, ready=True, not_ready=(), mesh={"mode": "none", "static_
 FULL = replace(READY, ready=False, not_ready=(NotReady("pool 10.244.1.0/24 is empty", "delete pods"),))
 UP, DOWN = ("False", "HeadCNIIsUp"), ("True", "HeadCNIIsNotReady")
 TAINT = {"key": "headcni.io/not-ready", "effect": "NoSchedule"}
+ACCOUNT = "system:serviceaccount:default:headcni"
 PLURALS = {"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings"}
 
 
@@ -106,7 +107,7 @@ def test_the_node_is_right_soon_after_each_change(server):
 
             bindings = f"{RBAC}/clusterrolebindings"
             await asyncio.to_thread(server.call, "DELETE", f"{bindings}/headcni")
-            await asyncio.sleep(1)
+            await asyncio.to_thread(server.wait_may, ACCOUNT, "get", "nodes", wanted=False)
             site.status = READY
             await asyncio.sleep(10)
             assert site.side.summary()["trouble"]["code"] == 177

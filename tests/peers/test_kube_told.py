@@ -46,6 +46,8 @@ def server(tmp_path_factory):
         for role in Role:
             for made in manifests(role, "default"):
                 server.call("POST", f"{RBAC}/{PLURALS[made['kind']]}", made)
+        for account in ("headcni", "headcni-approver"):
+            server.wait_may(f"system:serviceaccount:default:{account}", "list", "nodes")
         yield server
 
 

@@ -85,9 +85,12 @@ def test_pods_do_not_notice_that_the_daemon_is_killed(kube: KubeNode, headcni: H
 
 
 def test_a_pod_that_came_without_a_daemon_starts_with_the_next(kube: KubeNode, headcni: HeadCni) -> None:
+    """With STATUS the kubelet may learn that there is none before it has the plugin called for the pod."""
     headcni.kill()
     kube.create("bee")
-    eventually(headcni.intents, "the runtime to call the plugin", told=kube.tail)
+    held_up = lambda: headcni.intents() or kube.waits_for_network("bee")  # noqa: E731
+    eventually(held_up, "the pod to be held up", told=kube.tail)
+    assert "bee" not in kube.running()
     headcni.start()
     kube.await_running("bee")
 

@@ -5,7 +5,6 @@ it would be seen there; that is tried, too."""
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,8 +66,7 @@ class Broken:
     def prefixes_not_approved(self) -> Callable[[], None]:
         self.headscale.set_policy({})
         self.headscale.disapprove("node2", *self.site.at.pod_cidrs)
-        other = self.cluster.sites[0]
-        other.wait(lambda: not any(map(other.tailscaled.accepts, self.site.at.pod_cidrs)), 10, "its routes are gone")
+        self._wait_dropped()
         return lambda: self.headscale.auto_approve(*CLUSTER)
 
     def routes_not_accepted_and_no_daemon(self) -> Callable[[], None]:
@@ -96,8 +94,12 @@ class Broken:
     def deleted_and_no_daemon(self) -> Callable[[], None]:
         self.site.daemon.kill()
         self.headscale.delete("node2")
-        time.sleep(1.5)  # until the others have dropped it; it itself never learns of it
+        self._wait_dropped()  # by the others; it itself never learns of it
         return self._start_daemon
+
+    def _wait_dropped(self) -> None:
+        other = self.cluster.sites[0]
+        other.wait(lambda: not any(map(other.tailscaled.accepts, self.site.at.pod_cidrs)), 20, "its routes are gone")
 
     def _start_daemon(self) -> None:
         self.site.daemon.start()

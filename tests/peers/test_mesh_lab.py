@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from meshes import eventually
 
 from fixtures.lab import NETNS_DIR
 from fixtures.mesh import MeshLab, MeshNode
@@ -79,9 +80,9 @@ def test_taking_over_dns_stays_in_the_node(mesh: MeshLab) -> None:
     tailscaled = mesh.nodes[0].tailscaled
     before = tailscaled.resolv_conf()
     tailscaled.edit(CorpDNS=True)
-    assert tailscaled.resolv_conf() != before
+    eventually(lambda: tailscaled.resolv_conf() != before, "DNS is taken over", 10)
     tailscaled.edit(CorpDNS=False)
-    assert tailscaled.resolv_conf() == before
+    eventually(lambda: tailscaled.resolv_conf() == before, "DNS is given back", 10)
     assert Path("/etc/resolv.conf").read_text() == machine
 
 
