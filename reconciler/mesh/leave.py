@@ -1,8 +1,8 @@
 """Leaving the mesh, on uninstall: announcements withdrawn, preferences put back, the record forgotten.
 
 By the same steps as announcing, towards nothing wanted, so that a kill or a second run changes nothing; and the record
-goes last. What cannot be done now stays in the record for the next run. The node stays joined: whoever uninstalls may
-be connected through it.
+goes last. What cannot be done now stays in the record for the next run; a record that names too much, because the disk
+is full, does no harm. The node stays joined: whoever uninstalls may be connected through it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 from cni.spec import Refusal
@@ -62,9 +61,12 @@ async def undo(tailscaled: Tailscaled, store: Store, ours: record.MeshRecord) ->
             case Refusal() as refusal:
                 yield _of_another_profile(refusal, store, prefs)
                 return
-            case announce.Write(kept) | announce.Forget(kept):
+            case announce.Write(kept):
                 refused = record.save(store, kept)
                 ours = kept
+            case announce.Forget(kept):
+                record.save(store, kept)
+                refused, ours = None, kept
             case announce.Edit(change):
                 edited = await tailscaled.edit({"AdvertiseRoutes": list(change.routes)})
                 refused = edited if isinstance(edited, Refusal) else None
@@ -102,8 +104,4 @@ async def _put_back(tailscaled: Tailscaled, store: Store, ours: record.MeshRecor
         return
     for name, value in before.items():
         yield f"tailscaled's {name} is {as_text(value)} again"
-    refused = record.save(store, replace(ours, prefs={}))
-    if refused is not None:
-        yield refused
-    else:
-        store.remove(record.FILE)
+    store.remove(record.FILE)

@@ -275,10 +275,11 @@ def test_a_record_that_is_damaged_is_set_aside_and_a_newer_one_is_left_alone(tmp
     play(tmp_path, story)
 
 
-def test_without_space_for_the_record_nothing_is_announced_or_set(tmp_path, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def full(path, content):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
+
+def test_without_space_for_the_record_nothing_is_announced_or_set(tmp_path, monkeypatch):
     async def story(sim):
         sim.join(ShieldsUp=True)
         with monkeypatch.context() as disk:
@@ -306,6 +307,22 @@ def test_what_is_ours_stays_ours_where_the_node_moves_to_another_server(tmp_path
         await sim.kill()
         await leave(sim.store, sim.tailscaled.socket)
         assert sim.announced == FOREIGN
+
+    play(tmp_path, story)
+
+
+def test_the_mesh_is_left_without_space_for_the_record(tmp_path, monkeypatch):
+    async def story(sim):
+        sim.join(ShieldsUp=True)
+        sim.start()
+        await sim.until_in_force()
+        await sim.kill()
+        monkeypatch.setattr("reconciler.mesh.record._write", full)
+        said = await leave(sim.store, sim.tailscaled.socket)
+        assert not any(isinstance(each, Refusal) for each in said)
+        assert sim.announced == FOREIGN
+        assert sim.node.prefs["ShieldsUp"]
+        assert not (sim.store.root / "mesh.json").exists()
 
     play(tmp_path, story)
 
