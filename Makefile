@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGIN_DIR := $(DESTDIR)/opt/cni/bin
+STATE_DIR := $(or $(HEADCNI_STATE_DIR),/var/lib/headcni)
+FORM ?= launcher
 
-.PHONY: help demo test test-peers peers bench fmt vet lint check docs build install uninstall clean
+.PHONY: help demo test test-peers peers bench fmt vet lint check docs build install uninstall image bundle wheel manifests clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,20 +49,51 @@ lint: $(STAMP) ## style; fails on what `make fmt` would change
 docs: $(STAMP) ## print the generated parts of docs/ anew
 	$(BIN)/python -m reconciler.operate.docs
 
-build: $(STAMP) ## the plugin as one executable file, in build/
+# Exit code 3 says that something is missing, or that an image failed its trial; anything else is a fault and ends it.
+BUILD_plain = $(BIN)/python -m deploy.plugin_file build/headcni
+BUILD_launcher = $(BIN)/python -m deploy.launcher.build build/headcni || { test $$? = 3 && \
+	echo "so the plugin is made as a plain file, which needs a Python on each host" >&2 && $(BUILD_plain); }
+BUILD_image = $(BIN)/python -m deploy.memory_image.build build/headcni || { test $$? = 3 && \
+	echo "so the plugin is made as the launcher, which starts more slowly" >&2 && { $(BUILD_launcher); }; }
+
+build: $(STAMP) ## the plugin as one static file, in build/; FORM=plain (needs a Python on the host), FORM=image (docs/performance.md)
+	$(if $(BUILD_$(FORM)),,$(error FORM=$(FORM) is unknown: plain, launcher or image))
 	@mkdir -p build
-	$(BIN)/python -m deploy.plugin_file build/headcni
-	ln -sf headcni build/headcni-ipam
+	@$(BUILD_$(FORM))
+	@ln -sf headcni build/headcni-ipam
 
-install: build ## the plugin into DESTDIR/opt/cni/bin
-	install -d $(PLUGIN_DIR)
-	install -m 0755 build/headcni $(PLUGIN_DIR)/.headcni.new
-	mv -f $(PLUGIN_DIR)/.headcni.new $(PLUGIN_DIR)/headcni
-	install -m 0755 build/headcni $(PLUGIN_DIR)/.headcni-ipam.new
-	mv -f $(PLUGIN_DIR)/.headcni-ipam.new $(PLUGIN_DIR)/headcni-ipam
+# DESTDIR is a root that is being put together: it gets the files, and nothing is done to this machine.
+install: build ## the plugin into /opt/cni/bin, or only the files into DESTDIR/opt/cni/bin
+ifeq ($(DESTDIR),)
+	@mkdir -p $(PLUGIN_DIR) $(STATE_DIR)
+	$(BIN)/headcni install --plugin build/headcni
+else
+	install -D -m 0755 build/headcni $(PLUGIN_DIR)/headcni
+	install -D -m 0755 build/headcni $(PLUGIN_DIR)/headcni-ipam
+endif
 
-uninstall: ## remove the plugin from DESTDIR/opt/cni/bin
+uninstall: ## this node as it was before HeadCNI; the daemon must be stopped; ARGS=--purge cuts off pods that are left
+ifeq ($(DESTDIR),)
+	$(BIN)/headcni uninstall $(ARGS)
+else
 	rm -f $(PLUGIN_DIR)/headcni $(PLUGIN_DIR)/headcni-ipam
+endif
+
+image: $(STAMP) ## the container image as an OCI archive, in build/, without a container engine; ARGS=--help lists options
+	@mkdir -p build
+	$(BIN)/python -m deploy.image.build build/headcni-image.tar $(ARGS)
+
+bundle: $(STAMP) ## daemon, command and plugin in one directory, for hosts without Python or glibc, in build/
+	@mkdir -p build
+	$(BIN)/python -m deploy.bundle.build build/headcni-bundle.tar.gz $(ARGS)
+
+wheel: $(STAMP) ## daemon and command for hosts with Python, in build/
+	@rm -rf build/lib build/bdist.* # setuptools would take what an earlier build left there
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build .
+	@rm -rf build/lib build/bdist.*
+
+manifests: peers ## print what is in deploy/manifests/ from the chart anew
+	$(BIN)/python -m deploy.manifests
 
 clean: ## remove what was built
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

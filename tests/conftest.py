@@ -10,11 +10,15 @@ supervisor caught and survived is not overlooked because the test looked at some
 
 import logging
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
 from fixtures.system import why_not
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background; it is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("any machine", deadline=None)  # a busy one must not fail a property by its clock
 settings.load_profile("any machine")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cni.spec import REMEDIES, Code
+from reconciler.install import codes as install
 from reconciler.kube import codes as kube
 from reconciler.mesh import codes
 from reconciler.mesh.codes import Trouble
@@ -35,7 +36,13 @@ def test_the_diagram_is_the_output_of_the_command(capsys):
 
 
 @pytest.mark.parametrize(
-    ("codes", "remedies"), [(Code, REMEDIES), (Trouble, codes.REMEDIES), (kube.Trouble, kube.REMEDIES)]
+    ("codes", "remedies"),
+    [
+        (Code, REMEDIES),
+        (Trouble, codes.REMEDIES),
+        (kube.Trouble, kube.REMEDIES),
+        (install.Trouble, install.REMEDIES),
+    ],
 )
 def test_every_code_has_a_cure_and_is_in_the_page(codes, remedies):
     assert set(remedies) == set(codes)
@@ -45,7 +52,7 @@ def test_every_code_has_a_cure_and_is_in_the_page(codes, remedies):
 
 
 def test_no_code_means_two_things():
-    everything = [int(each) for kind in (Code, Trouble, kube.Trouble) for each in kind]
+    everything = [int(each) for kind in (Code, Trouble, kube.Trouble, install.Trouble) for each in kind]
     assert sorted(everything) == sorted(set(everything))
 
 
