@@ -223,7 +223,7 @@ def test_a_node_that_the_mesh_keeps_out_is_late_too(server, cluster, script):
     up(server, "b", "not in force: the key is refused")
     script.says(0, "-u", URL, "-n", NAMESPACE, "--wait", "0")
     wait_until(lambda: server.call("GET", f"{DAEMONSETS}/headcni")["status"].get("numberAvailable") == 2, 60)
-    said = script.says(4, "-u", URL, "-n", NAMESPACE, "--wait", "1")
+    said = script.says(4, "-u", URL, "-n", NAMESPACE, "--wait", "15")
     assert "or not in the mesh: 1" in said
     assert re.search(rf"^b +True +{UP} +not in force: the key is refused$", said, re.MULTILINE)
 

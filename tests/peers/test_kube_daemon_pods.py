@@ -55,7 +55,7 @@ def pinging(pod: Netns, address: str) -> Iterator[None]:
     process = pod.popen("ping", "-n", "-i", "0.2", address, stdout=subprocess.PIPE)
     yield
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[0].decode()
+    said = process.communicate(timeout=5)[0].decode()
     assert " 0% packet loss" in said, said
 
 

@@ -99,7 +99,7 @@ class Broken:
 
     def _wait_dropped(self) -> None:
         other = self.cluster.sites[0]
-        other.wait(lambda: not any(map(other.tailscaled.accepts, self.site.at.pod_cidrs)), 20, "its routes are gone")
+        other.wait(lambda: not any(map(other.tailscaled.accepts, self.site.at.pod_cidrs)), 10, "its routes are gone")
 
     def _start_daemon(self) -> None:
         self.site.daemon.start()
