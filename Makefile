@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## two nodes, some pods, a kill, a delete without a daemon: half a minute to see what HeadCNI is
+demo: $(STAMP) ## two nodes, some pods, a kill, a delete without a daemon: a few seconds to see what HeadCNI is
 	$(BIN)/python -m fixtures.demo
 
 test: $(STAMP) ## every test that needs no compiler: pure, kube, mesh, kernel and crash tiers (root, or a user namespace)
@@ -92,7 +92,8 @@ wheel: $(STAMP) ## daemon and command for hosts with Python, in build/
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build .
 	@rm -rf build/lib build/bdist.*
 
-manifests: peers ## print what is in deploy/manifests/ from the chart anew
+manifests: $(STAMP) ## print what is in deploy/manifests/ from the chart anew
+	$(BIN)/python -m fixtures.peers.build helm
 	$(BIN)/python -m deploy.manifests
 
 clean: ## remove what was built

@@ -75,6 +75,7 @@ def find(pythons: Sequence[str] = (), compiler: str = "gcc", tree: Path | None =
     """Of the given interpreters, or the distribution's and our own, the first one that can be linked."""
     _need_static_libc(compiler)
     complaints = []
+    # The second is what our virtual environment was made of; `sys` has no public name for it.
     for python in pythons or tuple(dict.fromkeys(("/usr/bin/python3", sys._base_executable))):  # type: ignore[attr-defined]
         try:
             version, library, headers = _examine(python, tree)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from reconciler.mesh.networks import covers
 from reconciler.node import dump, ruleset
 from reconciler.node.dump import LinkAddress, Route, number
 from reconciler.node.listings import Chain
@@ -64,7 +65,7 @@ def routes(networks: Sequence[Network], subnets: Sequence[Network]) -> tuple[tup
 def _to_others(found: Iterable[Route], networks: Sequence[Network], subnets: Sequence[Network]) -> Iterator[Route]:
     for route in found:
         if route.link and route.kind == nl.RTN_UNICAST and route.dst not in subnets:
-            if any(route.dst.version == each.version and route.dst.subnet_of(each) for each in networks):  # type: ignore[arg-type]
+            if any(covers(each, route.dst) for each in networks):
                 yield route
 
 

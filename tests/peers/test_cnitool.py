@@ -63,8 +63,8 @@ class TestEachVersion:
         box.start(
             "listener", "ip", "netns", "exec", "one", busybox, "nc", "-ll", "-p", "80", "-e", busybox, "echo", "hello"
         )
-        listening = lambda: " 0A " in in_pod(box, "one", "cat", "/proc/net/tcp", "/proc/net/tcp6")  # noqa: E731
-        eventually(listening, "the listener")
+        sockets = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
+        eventually(lambda: " 0A " in in_pod(box, "one", *sockets), "the listener")
         asked = in_pod(box, "two", "sh", "-c", f"{busybox} nc -w 10 {NODE_IP} 8080 < /dev/null")
         assert asked == "hello\n"
         assert tool.call("check", "one", portMappings=[mapping]).returncode == 0

@@ -88,8 +88,7 @@ def test_a_pod_that_came_without_a_daemon_starts_with_the_next(kube: KubeNode, h
     """With STATUS the kubelet may learn that there is none before it has the plugin called for the pod."""
     headcni.kill()
     kube.create("bee")
-    held_up = lambda: headcni.intents() or kube.waits_for_network("bee")  # noqa: E731
-    eventually(held_up, "the pod to be held up", told=kube.tail)
+    eventually(lambda: headcni.intents() or kube.waits_for_network("bee"), "the pod to be held up", told=kube.tail)
     assert "bee" not in kube.running()
     headcni.start()
     kube.await_running("bee")

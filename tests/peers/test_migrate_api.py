@@ -209,7 +209,9 @@ def test_the_whole_way_as_it_is_printed_and_the_way_back(server, kubelets, tmp_p
     """For worker-2, as far as the API goes."""
 
     def flannel_is_on(*nodes):
-        seen = lambda: nodes_of(server, "kube-flannel")  # noqa: E731
+        def seen():
+            return nodes_of(server, "kube-flannel")
+
         wait_until(lambda: seen() == [*nodes], 40, lambda: f"Flannel is on {seen()}")
 
     def run(command):
