@@ -65,10 +65,6 @@ def recorded(site: MeshSite) -> set[str]:
         return set()
 
 
-def is_whole(site: MeshSite) -> bool:
-    return any(recorded(site) == set(cidrs) == set(site.tailscaled.announced) - set(FOREIGN) for cidrs in CIDRS)
-
-
 def assert_all_is_accounted_for(site: MeshSite) -> None:
     announced = site.tailscaled.announced
     assert [each for each in announced if each in FOREIGN] == list(FOREIGN)
@@ -113,7 +109,7 @@ def test_the_daemon_is_killed_while_it_announces_and_withdraws(
         while missed < 2:
             killed = change_cidrs(site, strace(tmp_path / "killer", "-e", f"inject={call}:signal=KILL:when={when}"))
             assert_all_is_accounted_for(site)
-            if not is_whole(site):
+            if killed:  # where the mesh is whole, too: what else was half written is missing from the next run
                 change_cidrs(site)
                 assert_all_is_accounted_for(site)
             struck[call] += killed
