@@ -2,8 +2,9 @@
 second in any case.
 
 The doorbell (a FIFO, polled by the event loop) is what makes an ADD fast. watchfiles serves plugins that could not
-ring, and costs little because it may be slow: its step is what it polls its own queue with. The listing each second is
-what makes it true: watchfiles hides a queue that overflowed, and falls silent for ever when the directory is replaced.
+ring, and costs little because it may be slow: its step is what it polls its own queue with, each time with the
+interpreter's lock. The listing each second is what makes it true: watchfiles hides a queue that overflowed, and falls
+silent for ever when the directory is replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from watchfiles import awatch
 from reconciler.mailbox import Mailbox
 
 RESCAN_MS = 1000
-STEP_MS = 50
+STEP_MS = 100
 DEBOUNCE_MS = 100  # under a steady stream, the longest that events are gathered
 
 

@@ -100,7 +100,9 @@ class Mesh:
 
     def _wanted(self) -> frozenset[Network]:
         """An earlier pod CIDR is withdrawn when the last pod of it is gone."""
-        return self._needs.wanted() | (self._actor.ours & self._needs.in_use())
+        wanted = self._needs.wanted()
+        earlier = self._actor.ours - wanted
+        return wanted | (earlier & self._needs.in_use()) if earlier else wanted
 
     def soon(self) -> None:
         self._wake.set()
@@ -287,7 +289,7 @@ class Mesh:
         self._needs.publish(view)
 
     async def look_at_kernel(self) -> None:
-        """What nobody tells of: a route, or the MTU, that was changed by hand."""
+        """What tailscaled does not tell of: a route, or the MTU, that was changed by hand."""
         tailnet = self._looker.tailnet
         if isinstance(tailnet, Tailnet) and await self._looker.kernel_changed(tailnet.me.addresses):
             self.soon()

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
+from cni.spec import Refusal
 from reconciler.config import Config
 from reconciler.mesh.advertiser import MeshAdvertiser, hosts
 from reconciler.mesh.loop import Mesh, Needs
-from reconciler.mesh.model import Device, View
+from reconciler.mesh.model import Chain, Device, View
 from reconciler.mesh.mover import Mover
 from reconciler.mesh.networks import gateway
 from reconciler.mesh.viewfile import FILE, encode_view, summary
 from reconciler.node.host import Host
+from reconciler.node.kernelnews import KernelNews
 from reconciler.node.meshlink import MeshLink, forward_drops
 from reconciler.node.wish import HostWish, Problem
 from reconciler.observe import Observer
@@ -33,6 +35,7 @@ from statemachine.machine import Event
 log = logging.getLogger("headcni")
 
 FENCE_SECONDS = 1.0
+FENCE_ANYWAY = 5.0  # without any news of the kernel's
 TEND_SECONDS = 1.0
 RENEW_SECONDS = 20.0
 LIVE = (State.ALLOCATED, State.WIRED, State.ADVERTISED)
@@ -120,23 +123,34 @@ class MeshSide:
         self._mesh = mesh
 
     async def watch(self) -> None:
-        """The fence keeps packets from leaving in clear, so it is looked at each second."""
-        while True:
-            gaps = await self._close() if await asyncio.to_thread(self._host.fence_problems) else ()
-            for problem in gaps:
-                if problem not in self._gaps:
-                    log.warning("mesh: %s", problem)
-            self._gaps = gaps
-            await asyncio.sleep(FENCE_SECONDS)
+        """The fence keeps packets from leaving in clear, so it is looked at within a second of any change, and each
+        second while it is not whole."""
+        looked_at = float("-inf")
+        with KernelNews() as news:
+            while True:
+                now = self._clock.mono_ns() / 1e9
+                if news.heard() or self._gaps or now - looked_at >= FENCE_ANYWAY:
+                    looked_at = now
+                    await self._look_at_fence()
+                await asyncio.sleep(FENCE_SECONDS)
+
+    async def _look_at_fence(self) -> None:
+        gaps = await self._close() if await asyncio.to_thread(self._host.fence_problems) else ()
+        for problem in gaps:
+            if problem not in self._gaps:
+                log.warning("mesh: %s", problem)
+        self._gaps = gaps
 
     async def tend(self) -> None:
-        """What nobody tells of: the time that something is hidden, a route or an MTU that was changed by hand."""
-        while True:
-            if self._mover is not None:
-                self._mover.look(self._clock.mono_ns() / 1e9)
-            if self._mesh is not None:
-                await self._mesh.look_at_kernel()
-            await asyncio.sleep(TEND_SECONDS)
+        """What tailscaled does not tell of: the time that something is hidden, a route or an MTU that was changed by
+        hand. Without any news the turns of the loop look often enough."""
+        with KernelNews() as news:
+            while True:
+                if self._mover is not None:
+                    self._mover.look(self._clock.mono_ns() / 1e9)
+                if self._mesh is not None and news.heard():
+                    await self._mesh.look_at_kernel()
+                await asyncio.sleep(TEND_SECONDS)
 
     async def _close(self) -> tuple[Problem, ...]:
         """Puts back what is missing; what is still wrong."""
@@ -181,7 +195,12 @@ class MeshSide:
         before_that, self._summary = self._summary, summary(view)
         if {**before_that, "seen": 0} != {**self._summary, "seen": 0}:  # or the status would be written with each look
             self._changed()
-        if self.advertiser.chains != view.chains:
+        if self.advertiser.chains is None or _standing(self.advertiser.chains) != _standing(view.chains):
             self.advertiser.chains = view.chains
             if self._mover is not None:
                 self._mover.look(self._clock.mono_ns() / 1e9)
+
+
+def _standing(chains: Iterable[Chain]) -> list[tuple[Network, bool, Refusal | None]]:
+    """What attachments are judged by. Their evidence has the last round trip in it, which is another each time."""
+    return [(chain.prefix, chain.in_force, chain.missing) for chain in chains]

@@ -54,7 +54,7 @@ class Host:
             return self._gaps()
 
     def fence_problems(self) -> tuple[Problem, ...]:
-        """Of fence and guard; cheap enough for every second."""
+        """Of fence and guard; `kernelnews.py` says when a look is worth it."""
         with self._turn:
             return self._gaps()
 

@@ -120,9 +120,11 @@ def _routes(
 ) -> Iterator[Overlap]:
     connected, told = {each.network for each in near}, set()
     for route in routes:
-        link = name(route.link) if route.link else ""
         by_kernel = route.protocol == _BY_KERNEL or (route.via is None and route.dst in connected)
-        if not route.dst.prefixlen or by_kernel or link.startswith(LINK_PREFIX):
+        if not route.dst.prefixlen or by_kernel:
+            continue  # each pod's link has one
+        link = name(route.link) if route.link else ""
+        if link.startswith(LINK_PREFIX):
             continue
         maker = maker_of(link)
         if maker and (maker in told or _is_lent(route.dst, ranges)):
