@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from cni.spec import Refusal
 from reconciler.mesh.model import ControlNode, KernelView, Prefs, Report, Tailnet
+from reconciler.node.wish import Problem
 from reconciler.settings import IpAddress, Network
 
 
@@ -79,3 +80,12 @@ class Prober(Protocol):
 class MeshKernel(Protocol):
     def look(self, addresses: Sequence[IpAddress]) -> KernelView:
         """`addresses` are this node's in the tailnet: by them the mesh's interface is known. Blocking, about 1 ms."""
+
+
+class MeshFence(Protocol):
+    """What keeps pod packets inside the mesh, and local ones on the node. Blocking."""
+
+    def fence_problems(self) -> tuple[Problem, ...]: ...
+
+    def close_the_way_out(self) -> tuple[Problem, ...]:
+        """Puts back what is missing; what is still wrong."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
@@ -20,8 +21,8 @@ from reconciler.mesh.loop import Mesh, Needs
 from reconciler.mesh.model import Chain, Device, View
 from reconciler.mesh.mover import Mover
 from reconciler.mesh.networks import gateway
+from reconciler.mesh.ports import MeshFence
 from reconciler.mesh.viewfile import FILE, encode_view, summary
-from reconciler.node.host import Host
 from reconciler.node.kernelnews import KernelNews
 from reconciler.node.meshlink import MeshLink, forward_drops
 from reconciler.node.wish import HostWish, Problem
@@ -46,7 +47,7 @@ class MeshSide:
         self,
         config: Callable[[], Config],
         store: Store,
-        host: Host,
+        host: MeshFence,
         clock: Clock,
         observer: Observer,
     ) -> None:
@@ -126,7 +127,7 @@ class MeshSide:
         """The fence keeps packets from leaving in clear, so it is looked at within a second of any change, and each
         second while it is not whole."""
         looked_at = float("-inf")
-        with KernelNews() as news:
+        with closing(KernelNews()) as news:
             while True:
                 now = self._clock.mono_ns() / 1e9
                 if news.heard() or self._gaps or now - looked_at >= FENCE_ANYWAY:
@@ -144,7 +145,7 @@ class MeshSide:
     async def tend(self) -> None:
         """What tailscaled does not tell of: the time that something is hidden, a route or an MTU that was changed by
         hand. Without any news the turns of the loop look often enough."""
-        with KernelNews() as news:
+        with closing(KernelNews()) as news:
             while True:
                 if self._mover is not None:
                     self._mover.look(self._clock.mono_ns() / 1e9)

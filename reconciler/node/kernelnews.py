@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import socket
 from errno import ENOBUFS
-from types import TracebackType
-from typing import Self
 
 _LINK, _RULE4, _RULE6 = 1, 8, 19
 _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 5, 7, 9, 11
@@ -29,12 +27,7 @@ class KernelNews:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         self._socket.bind((0, _GROUPS))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._socket.close()
 
     def heard(self) -> bool:

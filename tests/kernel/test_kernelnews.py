@@ -1,6 +1,8 @@
-"""What the kernel tells of, and what it costs to be told of a great deal."""
+"""What the kernel tells of, also where it tells more than there is room for."""
 
 from __future__ import annotations
+
+from contextlib import closing
 
 import pytest
 
@@ -54,7 +56,7 @@ def netns():
 
 @pytest.fixture
 def news(netns):
-    with netns.entered(), KernelNews() as made:
+    with netns.entered(), closing(KernelNews()) as made:
         yield made
 
 
